@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * decode.h
+ *	  One message -> the Datums of one row of its topic table.
+ *
+ * Behind this interface a format may be decoded in any way, as long as
+ * values and errors are those of the column type's input function.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef DECODE_H
+#define DECODE_H
+
+#include "postgres.h"
+#include "nodes/bitmapset.h"
+#include "kafka_consumer.h"
+#include "topic_schema.h"
+
+typedef struct Decoder Decoder;
+
+/*
+ * wanted: attribute numbers of the columns to fill (NULL: all); others are
+ * returned as NULL, and their fields not checked beyond JSON syntax.
+ * The decoder lives in the current memory context.
+ */
+extern Decoder *decoder_create(const TopicSchema *schema, const Bitmapset *wanted);
+
+/*
+ * Decodes a message into values / nulls (by attnum - 1, length natts).
+ * missing (may be NULL) gets true where the message has no such field at all (as
+ * opposed to null).  Pass-by-reference values are allocated in the current memory
+ * context, or point into the message.  Returns false when the message makes
+ * no row (null_value 'skip').
+ *
+ * Errors carry SQLSTATE and message of the type's input function, and DETAIL
+ * topic, partition, offset and column; HINT says what to do.
+ */
+extern bool decode_message(Decoder *decoder, const KafkaMessage *message, Datum *values,
+                           bool *nulls, bool *missing);
+
+#endif /* DECODE_H */

@@ -1,0 +1,159 @@
+/*-------------------------------------------------------------------------
+ *
+ * kafka_consumer.h
+ *	  Read one topic: partitions, offset look-ups, messages.
+ *
+ * Returns plain messages; no librdkafka type leaves kafka_consumer.c.  All
+ * functions may be called inside or outside of a transaction, and none holds
+ * a PostgreSQL resource other than memory and one pipe.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KAFKA_CONSUMER_H
+#define KAFKA_CONSUMER_H
+
+#include "postgres.h"
+#include "kafka_options.h"
+
+/* Logical positions, as in Kafka's ListOffsets and Spark's offset documents. */
+#define KAFKA_OFFSET_LATEST   INT64CONST(-1)
+#define KAFKA_OFFSET_EARLIEST INT64CONST(-2)
+
+typedef enum KafkaTimestampType
+{
+	KAFKA_TIMESTAMP_NONE,
+	KAFKA_TIMESTAMP_CREATE_TIME,
+	KAFKA_TIMESTAMP_LOG_APPEND_TIME
+} KafkaTimestampType;
+
+/*
+ * One message.  key and value point into memory owned by librdkafka, valid
+ * until kafka_messages_release(); they have no terminating NUL; NULL is a
+ * null key or value (tombstone), which differs from an empty one.
+ */
+typedef struct KafkaMessage
+{
+	const char *value;
+	const char *key;
+	size_t value_length;
+	size_t key_length;
+	int64 offset;
+	int64 timestamp_ms; /* since 1970-01-01 UTC; -1: none */
+	int32 partition;
+	KafkaTimestampType timestamp_type;
+	void *handle; /* librdkafka's; NULL in messages made by hand */
+} KafkaMessage;
+
+typedef struct KafkaHeader
+{
+	const char *name;  /* NUL-terminated, bytes as sent: not verified */
+	const char *value; /* NULL: null value */
+	size_t value_length;
+} KafkaHeader;
+
+/* A growable run of messages, in the order in which they were consumed. */
+typedef struct KafkaMessageBatch
+{
+	KafkaMessage *messages;
+	int count;
+	int capacity;
+	size_t bytes; /* keys and values */
+} KafkaMessageBatch;
+
+typedef enum KafkaEventType
+{
+	KAFKA_EVENT_NONE,
+	KAFKA_EVENT_PARTITION_END, /* all up to "offset" has been delivered */
+	KAFKA_EVENT_OUT_OF_RANGE,  /* the position is not in the log: data loss */
+	KAFKA_EVENT_UNKNOWN_TOPIC, /* topic or partition is gone */
+	KAFKA_EVENT_UNAUTHORIZED,  /* credentials or ACL; may be mended outside */
+	KAFKA_EVENT_UNAVAILABLE    /* broker down, time-out, TLS ...: retried */
+} KafkaEventType;
+
+typedef struct KafkaEvent
+{
+	KafkaEventType type;
+	int32 partition;   /* -1: the whole connection */
+	int64 offset;      /* PARTITION_END: next position; else -1 */
+	char message[512]; /* librdkafka's text; holds no secret */
+} KafkaEvent;
+
+typedef struct KafkaPartitionOffset
+{
+	int32 partition;
+	int64 timestamp_ms; /* in: what to look for, or KAFKA_OFFSET_... */
+	int64 offset;       /* out: -1 when no message is that new */
+} KafkaPartitionOffset;
+
+typedef struct KafkaConsumer KafkaConsumer;
+
+/*
+ * Creates a consumer for a topic.  It is closed when "context" is reset or
+ * deleted, or at process exit; every message must have been released before
+ * an explicit close.  isolation_level is read_committed unless the
+ * connection says otherwise.  Raises ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION when
+ * the properties are refused by the library; does not contact a broker.
+ */
+extern KafkaConsumer *kafka_consumer_open(const KafkaConnection *connection, const char *topic,
+                                          MemoryContext context);
+extern void kafka_consumer_close(KafkaConsumer *consumer);
+
+/*
+ * Number of partitions now.  Asks the cluster, interruptible, bounded by the
+ * connection's lookup_timeout_ms.  Raises ERRCODE_UNDEFINED_OBJECT for an unknown
+ * topic, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION / ERRCODE_INSUFFICIENT_PRIVILEGE for authentication / ACL,
+ * ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION when nothing answers.
+ */
+extern int kafka_consumer_partition_count(KafkaConsumer *consumer);
+
+/* The cluster's id, or NULL when it is not known; lives as long as consumer. */
+extern const char *kafka_consumer_cluster_id(KafkaConsumer *consumer);
+
+/*
+ * Looks up, for each item, the first offset whose timestamp is >= timestamp_ms
+ * (-1 in .offset: none), or the earliest / latest offset when timestamp_ms is
+ * KAFKA_OFFSET_EARLIEST / _LATEST.  With read_committed, latest is the last
+ * stable offset.  All items or an error (same codes as above).
+ */
+extern void kafka_consumer_lookup_offsets(KafkaConsumer *consumer, KafkaPartitionOffset *items,
+                                          int count);
+
+/* Starts / stops fetching one partition at a concrete offset. */
+extern void kafka_consumer_start_partition(KafkaConsumer *consumer, int32 partition,
+                                           int64 offset);
+extern void kafka_consumer_stop_partition(KafkaConsumer *consumer, int32 partition);
+
+/*
+ * Takes what is already here, without waiting: appends at most max_messages
+ * messages / until max_bytes is passed.  Stops early at an event, which is then
+ * returned in *event (type NONE otherwise): call again until it returns with
+ * no message and no event (the wake-up fires only on empty -> non-empty).
+ * Returns the number of messages appended.
+ */
+extern int kafka_consumer_poll(KafkaConsumer *consumer, KafkaMessageBatch *batch,
+                               int max_messages, size_t max_bytes, KafkaEvent *event);
+
+/*
+ * Waits until something may be here, the latch is set, or timeout_ms (-1:
+ * none) has passed.  Resets the latch; does not check for interrupts.
+ */
+extern void kafka_consumer_wait(KafkaConsumer *consumer, long timeout_ms, uint32 wait_event);
+
+/* Low and high watermark as last seen in a fetch; false when not known yet. */
+extern bool kafka_consumer_watermarks(KafkaConsumer *consumer, int32 partition, int64 *low,
+                                      int64 *high);
+
+/* Batches live in the memory context current at creation. */
+extern KafkaMessageBatch *kafka_message_batch_create(void);
+/* Releases messages [0, count) and makes the batch empty; memory is kept. */
+extern void kafka_message_batch_clear(KafkaMessageBatch *batch);
+/* Releases the first n messages and moves the rest to the front. */
+extern void kafka_message_batch_remove_first(KafkaMessageBatch *batch, int n);
+
+/* Headers of a message, palloc'd array whose contents point into the message. */
+extern int kafka_message_headers(const KafkaMessage *message, KafkaHeader **headers);
+
+/* librdkafka's run-time version, for kafka.version(). */
+extern const char *kafka_library_version(void);
+
+#endif /* KAFKA_CONSUMER_H */

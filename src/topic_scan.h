@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * topic_scan.h
+ *	  The foreign scan of a topic table, and how a stream worker makes it
+ *	  return the current micro-batch instead of reading Kafka.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TOPIC_SCAN_H
+#define TOPIC_SCAN_H
+
+#include "postgres.h"
+#include "nodes/execnodes.h"
+#include "kafka_consumer.h"
+
+/* Value of a column whose field is missing in a message (not null: missing). */
+typedef struct TopicColumnDefault
+{
+	AttrNumber attnum;
+	Expr *expression; /* of the column's type; planned */
+} TopicColumnDefault;
+
+/* What a scan of "topic_table" returns while it is set in a worker. */
+typedef struct TopicScanBatch
+{
+	Oid topic_table;
+	const KafkaMessage *messages;
+	int count;
+	int current;    /* out: index of the message being decoded or
+								 * last returned; -1 before the first */
+	bool decoding;  /* out: true while "current" is being decoded */
+	List *defaults; /* of TopicColumnDefault *; overrides the topic
+								 * table's own column defaults never, comes after them */
+} TopicScanBatch;
+
+/*
+ * Sets (or, with NULL, clears) the batch.  The caller keeps ownership and
+ * must clear it before it releases the messages, also after an error.
+ */
+extern void topic_scan_set_batch(TopicScanBatch *batch);
+
+#endif /* TOPIC_SCAN_H */
