@@ -12,6 +12,36 @@ SHLIB_LINK = $(shell $(PKG_CONFIG) --libs rdkafka libcjson)
 REGRESS = $(filter-out kafka_ingest--%,$(basename $(notdir $(wildcard sql/*.sql))))
 REGRESS_OPTS = --inputdir=.
 
+# These install what they need, so PostgreSQL need not be here yet.
+DEVELOPMENT_GOALS = check demo demo-stop bench format check-format
+ifeq ($(filter $(DEVELOPMENT_GOALS),$(MAKECMDGOALS)),)
+
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+else
+.PHONY: $(DEVELOPMENT_GOALS)
+
+# Every suite on every supported PostgreSQL; the last line is "N passed, N failed".
+check:
+	@test/run.sh harness.check
+
+# A private PostgreSQL and Kafka with a stream between them, to look at for an hour.
+demo:
+	@test/run.sh demo
+
+demo-stop:
+	@test/run.sh demo stop
+
+# COPY, a stream and a Python consumer side by side; sizes: see test/bench/__main__.py.
+bench:
+	@test/run.sh bench
+
+format:
+	clang-format -i src/*.[ch]
+
+check-format:
+	clang-format --dry-run -Werror src/*.[ch]
+
+endif

@@ -17,4 +17,108 @@
 #error "kafka_ingest needs PostgreSQL 15 or later"
 #endif
 
+/* --- decoding --- */
+
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h" /* VARDATA() and its like: part of postgres.h before */
+#endif
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
+/* --- streams and sinks --- */
+
+#include "catalog/pg_foreign_server.h"
+#include "executor/executor.h"
+#include "nodes/plannodes.h"
+#include "utils/acl.h"
+
+#if PG_VERSION_NUM >= 160000
+#define foreign_server_aclcheck(server_id, role_id, mode) \
+	object_aclcheck(ForeignServerRelationId, server_id, role_id, mode)
+#else
+#define foreign_server_aclcheck(server_id, role_id, mode) \
+	pg_foreign_server_aclcheck(server_id, role_id, mode)
+#endif
+
+/* Raises an error when the current user lacks a privilege that the plan needs. */
+static inline void
+check_plan_permissions(PlannedStmt *plan)
+{
+#if PG_VERSION_NUM >= 160000
+	(void) ExecCheckPermissions(plan->rtable, plan->permInfos, true);
+#else
+	(void) ExecCheckRTPerms(plan->rtable, true);
+#endif
+}
+
+/* Runs a query to its end. */
+static inline void
+run_to_completion(QueryDesc *query)
+{
+#if PG_VERSION_NUM >= 180000
+	ExecutorRun(query, ForwardScanDirection, 0);
+#else
+	ExecutorRun(query, ForwardScanDirection, 0, true);
+#endif
+}
+
+/* Index entries of a freshly inserted row; returns indexes to recheck. */
+static inline List *
+insert_index_tuples(ResultRelInfo *relation, TupleTableSlot *slot, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecInsertIndexTuples(relation, slot, estate, false, false, NULL, NIL, false);
+#else
+	return ExecInsertIndexTuples(relation, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
+/* --- 17: named wait events for extensions; the process number has its own variable --- */
+#if PG_VERSION_NUM < 170000
+#define WaitEventExtensionNew(wait_event_name) ((uint32) PG_WAIT_EXTENSION)
+#define MyProcNumber						   (MyProc->pgprocno)
+#endif
+
+/* --- topic scans --- */
+
+#include "miscadmin.h"
+#include "optimizer/pathnode.h"
+
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+
+/* A path of a foreign base relation, without order. */
+static inline ForeignPath *
+make_foreign_scan_path(PlannerInfo *root, RelOptInfo *relation, Cost startup_cost,
+					   Cost total_cost)
+{
+#if PG_VERSION_NUM >= 180000
+	return create_foreignscan_path(root, relation, NULL, relation->rows, 0, startup_cost,
+								   total_cost, NIL, relation->lateral_relids, NULL, NIL, NIL);
+#elif PG_VERSION_NUM >= 170000
+	return create_foreignscan_path(root, relation, NULL, relation->rows, startup_cost,
+								   total_cost, NIL, relation->lateral_relids, NULL, NIL, NIL);
+#else
+	return create_foreignscan_path(root, relation, NULL, relation->rows, startup_cost,
+								   total_cost, NIL, relation->lateral_relids, NULL, NIL);
+#endif
+}
+
+/* The user as whom a foreign table is read: the view's owner, if through a view. */
+static inline Oid
+foreign_scan_user(ForeignScanState *node)
+{
+#if PG_VERSION_NUM >= 160000
+	Oid user_id = ((ForeignScan *) node->ss.ps.plan)->checkAsUser;
+#else
+	Index relation = ((ForeignScan *) node->ss.ps.plan)->scan.scanrelid;
+	Oid user_id = exec_rt_fetch(relation, node->ss.ps.state)->checkAsUser;
+#endif
+
+	return OidIsValid(user_id) ? user_id : GetUserId();
+}
+
 #endif /* KAFKA_INGEST_COMPAT_H */

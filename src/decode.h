@@ -21,7 +21,8 @@ typedef struct Decoder Decoder;
 /*
  * wanted: attribute numbers of the columns to fill (NULL: all); others are
  * returned as NULL, and their fields not checked beyond JSON syntax.
- * The decoder lives in the current memory context.
+ * The decoder lives in the current memory context, and no longer than the
+ * transaction: it knows the columns' types as they are now.  It refers to schema.
  */
 extern Decoder *decoder_create(const TopicSchema *schema, const Bitmapset *wanted);
 
@@ -29,13 +30,23 @@ extern Decoder *decoder_create(const TopicSchema *schema, const Bitmapset *wante
  * Decodes a message into values / nulls (by attnum - 1, length natts).
  * missing (may be NULL) gets true where the message has no such field at all (as
  * opposed to null).  Pass-by-reference values are allocated in the current memory
- * context, or point into the message.  Returns false when the message makes
- * no row (null_value 'skip').
+ * context, many in one chunk: they can't be freed singly.  Returns false when
+ * the message makes no row (null_value 'skip').
+ *
+ * Metadata that the message does not have (no headers, no timestamp; partition
+ * or offset -1, handle NULL in messages made by hand) is NULL.
  *
  * Errors carry SQLSTATE and message of the type's input function, and DETAIL
  * topic, partition, offset and column; HINT says what to do.
  */
 extern bool decode_message(Decoder *decoder, const KafkaMessage *message, Datum *values,
-                           bool *nulls, bool *missing);
+						   bool *nulls, bool *missing);
+
+/*
+ * For a caller that passed "missing" and has no default for such a column: an error,
+ * as above, if its type is a domain that does not allow NULL.
+ */
+extern void decoder_check_missing(Decoder *decoder, const KafkaMessage *message,
+								  AttrNumber attnum);
 
 #endif /* DECODE_H */

@@ -3,9 +3,11 @@
  * kafka_consumer.h
  *	  Read one topic: partitions, offset look-ups, messages.
  *
- * Returns plain messages; no librdkafka type leaves kafka_consumer.c.  All
- * functions may be called inside or outside of a transaction, and none holds
- * a PostgreSQL resource other than memory and one pipe.
+ * Returns plain messages; no librdkafka type leaves kafka_*.c.  All functions
+ * may be called inside or outside of a transaction, and none holds a
+ * PostgreSQL resource other than memory and one pipe.  kafka_consumer.c opens,
+ * closes and fetches, kafka_lookup.c asks the cluster, kafka_message.c keeps
+ * batches, kafka_report.c turns errors and log lines into events and errors.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,6 +15,7 @@
 #define KAFKA_CONSUMER_H
 
 #include "postgres.h"
+#include "datatype/timestamp.h"
 #include "kafka_options.h"
 
 /* Logical positions, as in Kafka's ListOffsets and Spark's offset documents. */
@@ -66,15 +69,19 @@ typedef enum KafkaEventType
 	KAFKA_EVENT_PARTITION_END, /* all up to "offset" has been delivered */
 	KAFKA_EVENT_OUT_OF_RANGE,  /* the position is not in the log: data loss */
 	KAFKA_EVENT_UNKNOWN_TOPIC, /* topic or partition is gone */
+	KAFKA_EVENT_UNREADABLE,	   /* a batch of messages that cannot be read: too large,
+								* checksum, compression.  librdkafka goes on
+								* behind it, so whoever ignores this loses data */
 	KAFKA_EVENT_UNAUTHORIZED,  /* credentials or ACL; may be mended outside */
-	KAFKA_EVENT_UNAVAILABLE    /* broker down, time-out, TLS ...: retried */
+	KAFKA_EVENT_UNAVAILABLE	   /* broker down, time-out, TLS ...: retried */
 } KafkaEventType;
 
 typedef struct KafkaEvent
 {
 	KafkaEventType type;
 	int32 partition;   /* -1: the whole connection */
-	int64 offset;      /* PARTITION_END: next position; else -1 */
+	int64 offset;      /* PARTITION_END: next position; OUT_OF_RANGE, UNREADABLE:
+						* the position in question; else -1 */
 	char message[512]; /* librdkafka's text; holds no secret */
 } KafkaEvent;
 
@@ -88,11 +95,12 @@ typedef struct KafkaPartitionOffset
 typedef struct KafkaConsumer KafkaConsumer;
 
 /*
- * Creates a consumer for a topic.  It is closed when "context" is reset or
- * deleted, or at process exit; every message must have been released before
- * an explicit close.  isolation_level is read_committed unless the
+ * Creates a consumer for a topic.  It is closed by kafka_consumer_close(), when
+ * "context" is reset or deleted, or at process exit, whatever comes first; closing
+ * releases the messages of all batches filled from it, so that batch and
+ * context may go in any order.  isolation_level is read_committed unless the
  * connection says otherwise.  Raises ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION when
- * the properties are refused by the library; does not contact a broker.
+ * the properties are refused by the library; does not wait for a broker.
  */
 extern KafkaConsumer *kafka_consumer_open(const KafkaConnection *connection, const char *topic,
                                           MemoryContext context);
@@ -106,29 +114,47 @@ extern void kafka_consumer_close(KafkaConsumer *consumer);
  */
 extern int kafka_consumer_partition_count(KafkaConsumer *consumer);
 
-/* The cluster's id, or NULL when it is not known; lives as long as consumer. */
+/*
+ * Does a broker answer now?  Asks the cluster and waits at most timeout_ms,
+ * without interrupts and without raising errors.  For an idle consumer after
+ * KAFKA_EVENT_UNAVAILABLE, when no message or partition end comes to tell that
+ * the connection is back.
+ */
+extern bool kafka_consumer_reachable(KafkaConsumer *consumer, int timeout_ms);
+
+/*
+ * The cluster's id, or NULL when it is not known (before the first look-up);
+ * lives as long as the consumer.
+ */
 extern const char *kafka_consumer_cluster_id(KafkaConsumer *consumer);
 
 /*
  * Looks up, for each item, the first offset whose timestamp is >= timestamp_ms
  * (-1 in .offset: none), or the earliest / latest offset when timestamp_ms is
  * KAFKA_OFFSET_EARLIEST / _LATEST.  With read_committed, latest is the last
- * stable offset.  All items or an error (same codes as above).
+ * stable offset.  Each partition may occur once.  All items or an error (same
+ * codes as above).
  */
 extern void kafka_consumer_lookup_offsets(KafkaConsumer *consumer, KafkaPartitionOffset *items,
                                           int count);
 
-/* Starts / stops fetching one partition at a concrete offset. */
+/*
+ * Starts / stops fetching one partition at a concrete offset.  After a stop no
+ * message of the partition comes any more, and it may be started again.
+ * Starting one that is started moves it.
+ */
 extern void kafka_consumer_start_partition(KafkaConsumer *consumer, int32 partition,
                                            int64 offset);
 extern void kafka_consumer_stop_partition(KafkaConsumer *consumer, int32 partition);
 
 /*
  * Takes what is already here, without waiting: appends at most max_messages
- * messages / until max_bytes is passed.  Stops early at an event, which is then
- * returned in *event (type NONE otherwise): call again until it returns with
- * no message and no event (the wake-up fires only on empty -> non-empty).
- * Returns the number of messages appended.
+ * messages / until the batch has max_bytes.  Stops early at an event, which is
+ * then returned in *event (type NONE otherwise), after the messages before it:
+ * call again until it returns with no message and no event (the wake-up fires
+ * only on empty -> non-empty).  Events of the connection come when no message
+ * is left, and the same kind at most every 5 s.  Returns the number of messages
+ * appended.  Warnings of the library go to the server log.
  */
 extern int kafka_consumer_poll(KafkaConsumer *consumer, KafkaMessageBatch *batch,
                                int max_messages, size_t max_bytes, KafkaEvent *event);
@@ -139,21 +165,51 @@ extern int kafka_consumer_poll(KafkaConsumer *consumer, KafkaMessageBatch *batch
  */
 extern void kafka_consumer_wait(KafkaConsumer *consumer, long timeout_ms, uint32 wait_event);
 
+/*
+ * The position behind the last thing that was taken from a partition, be it
+ * a message or a transaction marker that is never returned; -1 before the first.
+ */
+extern int64 kafka_consumer_position(KafkaConsumer *consumer, int32 partition);
+
+/* The last thing that went wrong with the connection, or NULL; no secret. */
+extern const char *kafka_consumer_last_error(KafkaConsumer *consumer);
+
 /* Low and high watermark as last seen in a fetch; false when not known yet. */
 extern bool kafka_consumer_watermarks(KafkaConsumer *consumer, int32 partition, int64 *low,
                                       int64 *high);
 
-/* Batches live in the memory context current at creation. */
+/*
+ * Batches live in the memory context current at creation; its reset releases
+ * the messages.  A batch holds messages of one consumer at a time.
+ */
 extern KafkaMessageBatch *kafka_message_batch_create(void);
 /* Releases messages [0, count) and makes the batch empty; memory is kept. */
 extern void kafka_message_batch_clear(KafkaMessageBatch *batch);
 /* Releases the first n messages and moves the rest to the front. */
 extern void kafka_message_batch_remove_first(KafkaMessageBatch *batch, int n);
 
+/* A caller's decision about one message; must not raise an error. */
+typedef bool (*KafkaMessageTest)(const KafkaMessage *message, void *argument);
+
+/* Of the messages from "first" on, keeps those that pass, in order; releases the rest. */
+extern void kafka_message_batch_filter(KafkaMessageBatch *batch, int first, KafkaMessageTest keep,
+									   void *argument);
+
+/* Moves the messages that pass to the end of another batch; the rest stays, in order. */
+extern void kafka_message_batch_move(KafkaMessageBatch *from, KafkaMessageBatch *to,
+									 KafkaMessageTest wanted, void *argument);
+
 /* Headers of a message, palloc'd array whose contents point into the message. */
 extern int kafka_message_headers(const KafkaMessage *message, KafkaHeader **headers);
 
-/* librdkafka's run-time version, for kafka.version(). */
+/* The first millisecond since 1970 that is not before "time"; >= 0; infinities
+ * become 0 and the largest value. */
+extern int64 kafka_timestamp_to_ms(TimestampTz time);
+
+/* A message's timestamp; timestamp_ms must not be -1 (none). */
+extern TimestampTz kafka_timestamp_from_ms(int64 timestamp_ms);
+
+/* librdkafka's run-time version, for kafka.library_version(). */
 extern const char *kafka_library_version(void);
 
 #endif /* KAFKA_CONSUMER_H */

@@ -5,7 +5,7 @@
  *	  of librdkafka properties for one connection.
  *
  * No librdkafka type appears here: a connection is a list of names and
- * values, checked again right before kafka_consumer.c applies it.
+ * values, checked against the allow-list whenever it is loaded.
  *
  *-------------------------------------------------------------------------
  */
@@ -28,17 +28,28 @@ typedef struct KafkaConnection
 {
 	Oid server_id;
 	const char *server_name;
-	List *properties;      /* of KafkaProperty * */
-	int lookup_timeout_ms; /* bound of metadata and offset look-ups;
-									 * the server's socket_timeout_ms */
+	List *properties;	   /* of KafkaProperty * */
+	int lookup_timeout_ms; /* bound of metadata and offset look-ups: the
+							* server's socket_timeout_ms */
 } KafkaConnection;
 
-/* Raises ERRCODE_FDW_INVALID_OPTION_NAME, ..._ATTRIBUTE_VALUE, or a syntax error. */
+/*
+ * Validates the options of one catalog object (list of DefElem, OID of the
+ * catalog it is in): wrapper, server and user mapping here, foreign table and
+ * column through topic_schema.h.
+ *
+ * Raises ERRCODE_FDW_INVALID_OPTION_NAME for an option that is unknown or belongs to
+ * another kind of object, ERRCODE_INVALID_PARAMETER_VALUE for its value,
+ * ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED for one that is missing, ERRCODE_SYNTAX_ERROR for one
+ * given twice.  No message contains the value of a secret.
+ */
 extern void kafka_options_validate(List *options, Oid catalog);
 
 /*
- * Resolves the options of server_id and of user_id's mapping (or PUBLIC's, or
- * none), re-validating both.  The result lives in the current memory context.
+ * Resolves the options of a server and of the user's mapping (or PUBLIC's,
+ * or none), validating both again.  The result lives in the current memory
+ * context.  Needs a transaction.  Raises the errors of kafka_options_validate, and
+ * ERRCODE_UNDEFINED_OBJECT for an unknown server.
  */
 extern KafkaConnection *kafka_connection_load(Oid server_id, Oid user_id);
 

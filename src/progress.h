@@ -7,8 +7,8 @@
  * One slot per stream of the whole server (kafka_ingest.max_streams).  A slot
  * is keyed by (database, stream_id).  The launcher owns what is about
  * processes, the worker what is about progress, SQL functions only ask
- * (wanted / stop_requested) and read.  Nothing here must survive a crash: what must is
- * in the catalog tables.
+ * (start, stop) and read.  Nothing here must survive a crash: what must is in
+ * the catalog tables.  src/README.md has the states and who moves them.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,9 +18,7 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 #include "storage/condition_variable.h"
-#include "storage/latch.h"
-#include "storage/lwlock.h"
-#include "storage/proc.h"
+#include "storage/spin.h"
 
 #define PROGRESS_MAX_PARTITIONS 1024  /* live positions kept per stream */
 #define PROGRESS_HISTORY_BYTES  32768 /* recent batches kept per stream */
@@ -72,6 +70,7 @@ typedef struct BatchProgress
 	int64 output_rows;
 	int64 wait_us;    /* since the end of the last batch */
 	int64 execute_us; /* decode, query and sink: one pipeline */
+	int64 decode_us;  /* the part of execute_us spent decoding, sampled; -1: not known */
 	int64 commit_us;
 	uint64 xid; /* full transaction id of the commit */
 	int partition_count;
@@ -79,23 +78,25 @@ typedef struct BatchProgress
 
 typedef struct StreamSlot
 {
-	/* guarded by ProgressShared->lock */
+	/* guarded by the lock of all slots */
 	bool in_use;
 	Oid database_id;
 	int64 stream_id;
-	uint32 generation;   /* of the slot: changes whenever it is reused */
-	bool wanted;         /* the launcher shall keep a worker running */
-	bool stop_requested; /* the worker shall exit; the launcher must not start one */
-	bool starting;       /* registered with the postmaster, not yet attached */
-	pid_t worker_pid;    /* 0: no worker */
-	int worker_procno;   /* for its latch */
+	uint32 generation;     /* changes whenever the slot is reused */
+	bool wanted;           /* the launcher shall keep a worker running */
+	bool starting;         /* registered with the postmaster, not yet attached */
+	bool release_at_exit;  /* the worker found that the stream is gone */
+	int stop_requests;     /* open transactions that stopped the stream: no worker meanwhile */
+	int pending_requests;  /* open transactions that will decide about the slot: it stays */
+	uint32 start_requests; /* committed ones; tells a worker of newer ones than it has seen */
+	pid_t worker_pid;      /* 0: no worker */
+	int worker_procno;     /* for its latch */
 	TimestampTz last_start;
 	TimestampTz next_start; /* not before */
 	int failures;           /* consecutive; reset by a committed batch or a quiet minute */
-	int64 restarts;
+	int64 restarts;         /* starts after a failure */
 
-	/* guarded by mutex: written by the worker */
-	slock_t mutex;
+	/* guarded by mutex: written by the worker, or without one by the launcher */
 	char stream_name[NAMEDATALEN];
 	Oid owner; /* who may see it, beside pg_monitor */
 	StreamState state;
@@ -105,23 +106,16 @@ typedef struct StreamSlot
 	ProgressError last_error;
 	int64 rows; /* since the worker started */
 	int64 bytes;
-	double rows_per_second; /* smoothed over the last seconds */
+	double rows_per_second; /* decaying, as of rate_at: see progress_rows_per_second() */
+	TimestampTz rate_at;    /* 0: no batch since the worker started */
 
-	/* guarded by detail_lock */
-	LWLock detail_lock;
-	int partition_count;
-	PartitionProgress partitions[PROGRESS_MAX_PARTITIONS];
-	/* ring of BatchProgress + BatchPartition[], oldest overwritten */
-	int history_start;
-	int history_end;
-	int history_count;
-	char history[PROGRESS_HISTORY_BYTES];
-
-	ConditionVariable changed; /* broadcast at commits and state changes */
+	slock_t mutex;
+	ConditionVariable changed; /* broadcast at commits, state changes and exits */
 } StreamSlot;
 
 /* --- settings and set-up (called from _PG_init) --- */
-extern int progress_max_streams; /* kafka_ingest.max_streams */
+extern int progress_max_streams;       /* kafka_ingest.max_streams */
+extern int progress_max_restart_delay; /* kafka_ingest.max_restart_delay, in seconds */
 extern void progress_define_settings(void);
 extern void progress_request_shared_memory(void);
 
@@ -130,48 +124,83 @@ extern bool progress_available(void);
 /* ERROR with the hint to set shared_preload_libraries. */
 extern void progress_require_available(void);
 
-/* --- for SQL functions: transactional requests --- */
+/* --- for SQL functions: transactional requests (progress_requests.c) --- */
 
 /*
- * Reserves a slot for a stream and remembers what shall happen when the
- * transaction ends.  COMMIT: start (wanted) or nothing / release.  ROLLBACK of it or of
- * a subtransaction: the launcher starts a worker that looks at the catalog
- * and goes away again if it is not wanted.  PREPARE TRANSACTION is refused.
- * Raises ERRCODE_CONFIGURATION_LIMIT_EXCEEDED when there is no free slot.
+ * Reserves a slot for a stream of this database; at COMMIT a worker is wanted
+ * for it.  On ROLLBACK, of the transaction or of the subtransaction, nothing
+ * happens.  Of several requests for a stream in one transaction the last
+ * decides.  PREPARE TRANSACTION is refused.
+ * Raises ERRCODE_CONFIGURATION_LIMIT_EXCEEDED when there is no free slot, and
+ * what progress_require_available() raises.
  */
 extern void progress_start_at_commit(int64 stream_id, const char *stream_name, Oid owner);
 
 /*
  * Stops the worker of a stream now and waits until it is gone; keeps the
- * launcher from starting another until the transaction ends.  A worker that does
- * not end by itself between batches within a second is sent SIGTERM: its
- * batch rolls back.  forget: release the slot at COMMIT (drop_stream).
+ * launcher from starting another until the transaction ends.  A worker that
+ * does not end by itself within a second is sent SIGTERM: its batch rolls
+ * back.  At COMMIT the stream is no longer wanted, and with forget
+ * (drop_stream) the slot is released; on ROLLBACK, of the transaction or of
+ * the subtransaction, a stream that was wanted gets a worker again, which
+ * looks at the catalog.  PREPARE TRANSACTION is refused.
+ * Does nothing when the library is not preloaded.  Interruptible.
+ * Raises ERRCODE_OBJECT_IN_USE in the stream's own worker.
  */
 extern void progress_stop_now(int64 stream_id, bool forget);
 
 /*
- * Copies a slot's scalar part; false when the stream has no slot.  The arrays
- * are not copied.
+ * Copies a stream's slot, except for its last two fields; false when the
+ * stream has none.
  */
 extern bool progress_read(Oid database_id, int64 stream_id, StreamSlot *copy);
 
-/* Waits for a change of the stream's slot, at most timeout_ms; interruptible. */
+/*
+ * Waits for a change of the stream's slot (of any slot, while the stream has
+ * none), at most timeout_ms; interruptible.  Use it in a loop that checks its
+ * condition before every call: the first call may return at once, so that no
+ * change between check and wait is missed.  After the loop call
+ * progress_end_wait(); an error does so by itself.
+ * Raises what progress_require_available() raises.
+ */
 extern void progress_wait_for_change(int64 stream_id, long timeout_ms);
+extern void progress_end_wait(void);
 
-/* --- for the stream worker --- */
+/* --- for the stream worker (progress_worker.c) --- */
 
-/* Attaches this process to the slot; ERROR/exit when another worker has it. Detaches at exit. */
+/*
+ * Makes this process the worker of a slot; to be called before it connects to
+ * its database, so that "detached" means that its transaction is over.
+ * Ends the process with exit code 0 when the slot has a worker already, was
+ * given to another stream, or the stream is being stopped.  Detaches at exit:
+ * an exit that was neither asked for nor announced by progress_not_wanted()
+ * counts as a failure, and the worker is restarted after a delay.
+ */
 extern StreamSlot *progress_attach_worker(int slot_index, uint32 generation);
+
+/* Shall the worker exit?  Its latch is set when this becomes true. */
 extern bool progress_stop_requested(void);
+
 extern void progress_set_name(const char *stream_name, Oid owner);
 extern void progress_set_state(StreamState state);
+
+/* State STREAM_BACKING_OFF; keeps a copy of the error's texts. */
 extern void progress_set_backing_off(const ErrorData *error, TimestampTz retry_at);
+
+/* Partitions beyond the first PROGRESS_MAX_PARTITIONS are not kept. */
 extern void progress_set_partition(int32 partition, int64 next_offset, int64 low, int64 high,
                                    int64 last_message_ms);
 extern void progress_forget_partitions(void);
+
+/* Adds a batch to the recent ones; partitions has batch->partition_count elements. */
 extern void progress_batch_committed(const BatchProgress *batch,
                                      const BatchPartition *partitions);
-/* The stream needs no worker any more (stopped, failed, finished, dropped). */
+
+/*
+ * The stream needs no worker any more: stopped, failed, finished, or (release_slot)
+ * dropped.  The worker shall exit then.  When somebody has started the stream
+ * since the worker attached, the launcher starts another one, which looks again.
+ */
 extern void progress_not_wanted(bool release_slot);
 
 #endif /* PROGRESS_H */

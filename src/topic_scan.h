@@ -31,6 +31,8 @@ typedef struct TopicScanBatch
 	bool decoding;  /* out: true while "current" is being decoded */
 	List *defaults; /* of TopicColumnDefault *; overrides the topic
 								 * table's own column defaults never, comes after them */
+	int64 decode_us; /* out: time spent decoding, estimated from samples; added
+								 * to what is here */
 } TopicScanBatch;
 
 /*

@@ -1,0 +1,95 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.c
+ *	  SQL on the extension's own tables, as their owner.
+ *
+ * Users hold no privilege to write to these tables: functions and workers
+ * reach them through here.  What the rows mean is left to stream.c and
+ * checkpoint.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "compat.h"
+
+#include "catalog.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "access/htup_details.h"
+
+Oid
+catalog_stream_table(void)
+{
+	Oid namespace_id = get_namespace_oid("kafka", true);
+
+	if (!OidIsValid(namespace_id) || !OidIsValid(get_extension_oid("kafka_ingest", true)))
+		return InvalidOid;
+	return get_relname_relid("stream", namespace_id);
+}
+
+bool
+catalog_exists(void)
+{
+	return OidIsValid(catalog_stream_table());
+}
+
+static Oid
+catalog_owner(void)
+{
+	Oid relid = catalog_stream_table();
+	HeapTuple tuple;
+	Oid owner;
+
+	if (!OidIsValid(relid))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+		                errmsg("extension \"kafka_ingest\" is not installed in this database"),
+		                errhint("Use CREATE EXTENSION kafka_ingest.")));
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+void
+catalog_begin(CatalogAccess *access)
+{
+	Oid owner = catalog_owner();
+
+	GetUserIdAndSecContext(&access->user_id, &access->security_context);
+	SetUserIdAndSecContext(owner, access->security_context | SECURITY_LOCAL_USERID_CHANGE |
+	                                  SECURITY_RESTRICTED_OPERATION);
+	access->guc_nest_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+	                         GUC_ACTION_SAVE, true, 0, false);
+	/* our tables have row security for their readers */
+	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+	                         true, 0, false);
+	SPI_connect();
+}
+
+void
+catalog_end(CatalogAccess *access)
+{
+	SPI_finish();
+	AtEOXact_GUC(true, access->guc_nest_level);
+	SetUserIdAndSecContext(access->user_id, access->security_context);
+}
+
+uint64
+catalog_execute(int expected, const char *sql, int nargs, Oid *types, Datum *values,
+                const char *nulls)
+{
+	int result = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
+
+	if (result != expected)
+		elog(ERROR, "unexpected result %s of \"%s\"", SPI_result_code_string(result), sql);
+	return SPI_processed;
+}

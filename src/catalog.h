@@ -1,0 +1,43 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.h
+ *	  SQL on the extension's own tables, as their owner.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CATALOG_H
+#define CATALOG_H
+
+#include "postgres.h"
+#include "executor/spi.h"
+
+/* What catalog_begin() has changed, for catalog_end(). */
+typedef struct CatalogAccess
+{
+	Oid user_id;
+	int security_context;
+	int guc_nest_level;
+} CatalogAccess;
+
+/* OIDs of kafka.stream and its owner; InvalidOid / false when the extension is not there. */
+extern Oid catalog_stream_table(void);
+extern bool catalog_exists(void);
+
+/*
+ * Connects to SPI as the owner of the extension's tables, with a search_path
+ * of pg_catalog alone and security-restricted, so that nothing of the
+ * caller's can take part in a statement.  Needs a transaction.  An error in
+ * between is undone by the abort of the (sub)transaction.
+ */
+extern void catalog_begin(CatalogAccess *access);
+extern void catalog_end(CatalogAccess *access);
+
+/*
+ * Executes a statement between catalog_begin and catalog_end; checks that SPI
+ * answered "expected" (SPI_OK_...).  Arguments as in SPI_execute_with_args.
+ * Returns SPI_processed.
+ */
+extern uint64 catalog_execute(int expected, const char *sql, int nargs, Oid *types,
+                              Datum *values, const char *nulls);
+
+#endif /* CATALOG_H */

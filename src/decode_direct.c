@@ -1,0 +1,512 @@
+/*-------------------------------------------------------------------------
+ *
+ * decode_direct.c
+ *	  Text to Datum without an input function, for the forms in which
+ *	  producers usually write the common types.
+ *
+ * A form is recognised exactly, or left to the type's input function: no
+ * result here may depend on a setting (DateStyle, TimeZone), and every one is what
+ * the input function returns, to the bit.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <float.h>
+
+#include "catalog/pg_type.h"
+#include "common/int.h"
+#include "datatype/timestamp.h"
+#include "utils/date.h"
+#include "utils/datetime.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "compat.h"
+#include "decode_internal.h"
+
+/* More digits than these may not fit into 64 bits. */
+#define MAX_DIGITS 18
+
+static const uint64 powers_of_ten[] = {
+	UINT64CONST(1),
+	UINT64CONST(10),
+	UINT64CONST(100),
+	UINT64CONST(1000),
+	UINT64CONST(10000),
+	UINT64CONST(100000),
+	UINT64CONST(1000000),
+};
+
+void
+value_memory_reserve(ValueMemory *memory, size_t size)
+{
+	memory->free = size > 0 ? palloc(size) : NULL;
+	memory->left = size;
+}
+
+void *
+value_memory_alloc(ValueMemory *memory, size_t size)
+{
+	void *result = memory->free;
+
+	size = MAXALIGN(size);
+	if (size > memory->left)
+		return palloc(size);
+	memory->free += size;
+	memory->left -= size;
+	return result;
+}
+
+DirectType
+direct_type(Oid type)
+{
+	switch (type)
+	{
+		case BOOLOID:
+			return DIRECT_BOOL;
+		case INT2OID:
+			return DIRECT_INT2;
+		case INT4OID:
+			return DIRECT_INT4;
+		case INT8OID:
+			return DIRECT_INT8;
+		case FLOAT8OID:
+			return DIRECT_FLOAT8;
+		case NUMERICOID:
+			return DIRECT_NUMERIC;
+		case TEXTOID:
+		case VARCHAROID:
+			return DIRECT_TEXT;
+		case UUIDOID:
+			return DIRECT_UUID;
+		case DATEOID:
+			return DIRECT_DATE;
+		case TIMESTAMPOID:
+			return DIRECT_TIMESTAMP;
+		case TIMESTAMPTZOID:
+			return DIRECT_TIMESTAMPTZ;
+		default:
+			return DIRECT_NONE;
+	}
+}
+
+static inline bool
+is_digit(char c)
+{
+	return (unsigned char) (c - '0') < 10;
+}
+
+/* Passes at most MAX_DIGITS digits; false when there is none, or more of them. */
+static inline bool
+read_digits(const char **position, const char *end, uint64 *value)
+{
+	const char *p = *position;
+	const char *start = p;
+	uint64 result = 0;
+
+	while (p < end && is_digit(*p))
+		result = result * 10 + (*p++ - '0');
+	*position = p;
+	*value = result;
+	return p > start && p - start <= MAX_DIGITS;
+}
+
+/* An optional minus sign and digits. */
+static inline bool
+integer_value(const char *text, size_t length, int64 lowest, int64 highest, int64 *value)
+{
+	const char *position = text;
+	const char *end = text + length;
+	bool negative = length > 0 && *text == '-';
+	uint64 magnitude;
+
+	if (negative)
+		position++;
+	if (!read_digits(&position, end, &magnitude) || position != end)
+		return false;
+	*value = negative ? -(int64) magnitude : (int64) magnitude;
+	return *value >= lowest && *value <= highest;
+}
+
+static bool
+bool_value(const char *text, size_t length, Datum *value)
+{
+	if (length == 4 && memcmp(text, "true", 4) == 0)
+		*value = BoolGetDatum(true);
+	else if (length == 5 && memcmp(text, "false", 5) == 0)
+		*value = BoolGetDatum(false);
+	else
+		return false;
+	return true;
+}
+
+/*
+ * A decimal of up to 15 digits and a power of ten up to 10^22 are both exact
+ * as a double, so that one division rounds once, correctly, as strtod() does.
+ */
+static bool
+float8_value(const char *text, size_t length, Datum *value)
+{
+#if FLT_EVAL_METHOD == 0 && DBL_MANT_DIG == 53
+	static const double exact_powers[] = {1e0, 1e1, 1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+										  1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
+	const char *position = text;
+	const char *end = text + length;
+	bool negative = length > 0 && *text == '-';
+	uint64 mantissa = 0;
+	int digits = 0;
+	int decimals = 0;
+	double result;
+
+	if (negative)
+		position++;
+	if (position == end || !is_digit(*position) || end - position > 17)
+		return false;
+	for (; position < end && is_digit(*position); position++, digits++)
+		mantissa = mantissa * 10 + (*position - '0');
+	if (position < end && *position == '.')
+	{
+		position++;
+		if (position == end)
+			return false;
+		for (; position < end && is_digit(*position); position++, decimals++)
+			mantissa = mantissa * 10 + (*position - '0');
+	}
+	if (position != end || digits + decimals > 15)
+		return false;
+	result = (double) mantissa / exact_powers[decimals];
+	*value = Float8GetDatum(negative ? -result : result);
+	return true;
+#else
+	return false;
+#endif
+}
+
+/*
+ * numeric on disk: a header with sign, scale and weight, then digits of base
+ * 10000, without leading or trailing zeros.  The short header, which is
+ * always the one used for numbers as small as these, as in numeric.c.
+ */
+#define NUMERIC_SHORT_HEADER        0x8000
+#define NUMERIC_SHORT_NEGATIVE      0x2000
+#define NUMERIC_SHORT_SCALE_SHIFT   7
+#define NUMERIC_SHORT_MAX_SCALE     63
+#define NUMERIC_SHORT_WEIGHT_SIGNED 0x0040
+#define NUMERIC_SHORT_WEIGHT_MASK   0x003f
+#define NUMERIC_BASE                10000
+#define NUMERIC_BASE_DIGITS         4
+
+/* Scale and precision that a typmod of numeric stands for. */
+static inline int
+numeric_typmod_scale(int32 typmod)
+{
+	return (((typmod - VARHDRSZ) & 0x7ff) ^ 1024) - 1024;
+}
+
+static inline int
+numeric_typmod_precision(int32 typmod)
+{
+	return ((typmod - VARHDRSZ) >> 16) & 0xffff;
+}
+
+static bool
+numeric_value(int32 typmod, const char *text, size_t length, ValueMemory *memory, Datum *value)
+{
+	const char *position = text;
+	const char *end = text + length;
+	bool negative = length > 0 && *text == '-';
+	uint64 integer;
+	uint64 fraction = 0;
+	int decimals = 0;
+	int scale;
+	int16 digits[2 * (MAX_DIGITS / NUMERIC_BASE_DIGITS + 1)];
+	int first = lengthof(digits) / 2; /* first digit behind the decimal point */
+	int last = first;                 /* one behind the last digit */
+	int weight = -1;
+	uint16 header;
+	char *result;
+	size_t size;
+
+	if (negative)
+		position++;
+	if (!read_digits(&position, end, &integer))
+		return false;
+	if (position < end && *position == '.')
+	{
+		const char *point = position++;
+
+		if (!read_digits(&position, end, &fraction))
+			return false;
+		decimals = position - point - 1;
+	}
+	if (position != end)
+		return false;
+
+	scale = decimals;
+	if (typmod >= (int32) VARHDRSZ)
+	{
+		int whole_digits;
+
+		scale = numeric_typmod_scale(typmod);
+		whole_digits = numeric_typmod_precision(typmod) - scale;
+		if (scale < decimals || scale > NUMERIC_SHORT_MAX_SCALE || whole_digits < 0)
+			return false;
+		/* too many digits: let numeric_in say so */
+		for (uint64 rest = integer; rest > 0; rest /= 10)
+			if (whole_digits-- == 0)
+				return false;
+	}
+
+	/* digits before the point, from the last one, then those behind it */
+	for (uint64 rest = integer; rest > 0; rest /= NUMERIC_BASE)
+	{
+		digits[--first] = rest % NUMERIC_BASE;
+		weight++;
+	}
+	if (decimals > 0)
+	{
+		int groups = (decimals + NUMERIC_BASE_DIGITS - 1) / NUMERIC_BASE_DIGITS;
+		int padding = groups * NUMERIC_BASE_DIGITS - decimals;
+
+		/* the last group is filled up with zeros; only its part is multiplied */
+		for (int i = groups - 1; i >= 0; i--)
+		{
+			if (i == groups - 1)
+			{
+				uint64 unit = powers_of_ten[NUMERIC_BASE_DIGITS - padding];
+
+				digits[last + i] = fraction % unit * powers_of_ten[padding];
+				fraction /= unit;
+			}
+			else
+			{
+				digits[last + i] = fraction % NUMERIC_BASE;
+				fraction /= NUMERIC_BASE;
+			}
+		}
+		last += groups;
+	}
+	while (first < last && digits[first] == 0)
+	{
+		first++;
+		weight--;
+	}
+	while (first < last && digits[last - 1] == 0)
+		last--;
+	if (first == last)
+	{
+		weight = 0;
+		negative = false;
+	}
+
+	header = NUMERIC_SHORT_HEADER | (negative ? NUMERIC_SHORT_NEGATIVE : 0) |
+			 scale << NUMERIC_SHORT_SCALE_SHIFT |
+			 (weight < 0 ? NUMERIC_SHORT_WEIGHT_SIGNED : 0) |
+			 (weight & NUMERIC_SHORT_WEIGHT_MASK);
+	size = VARHDRSZ + sizeof(header) + (last - first) * sizeof(int16);
+	result = value_memory_alloc(memory, size);
+	SET_VARSIZE(result, size);
+	memcpy(VARDATA(result), &header, sizeof(header));
+	memcpy(VARDATA(result) + sizeof(header), &digits[first], (last - first) * sizeof(int16));
+	*value = PointerGetDatum(result);
+	return true;
+}
+
+static bool
+text_value(int32 typmod, const char *text, size_t length, ValueMemory *memory, Datum *value)
+{
+	char *result;
+
+	/* varchar(n) counts characters; as many bytes are never too many */
+	if (typmod >= (int32) VARHDRSZ && length > typmod - VARHDRSZ)
+		return false;
+	result = value_memory_alloc(memory, VARHDRSZ + length);
+	SET_VARSIZE(result, VARHDRSZ + length);
+	memcpy(VARDATA(result), text, length);
+	*value = PointerGetDatum(result);
+	return true;
+}
+
+/* xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx */
+static bool
+uuid_value(const char *text, size_t length, ValueMemory *memory, Datum *value)
+{
+	pg_uuid_t uuid;
+	pg_uuid_t *result;
+
+	if (length != 2 * UUID_LEN + 4)
+		return false;
+	for (int i = 0; i < UUID_LEN; i++)
+	{
+		unsigned char byte = 0;
+
+		if ((i == 4 || i == 6 || i == 8 || i == 10) && *text++ != '-')
+			return false;
+		for (int half = 0; half < 2; half++, text++)
+		{
+			if (is_digit(*text))
+				byte = byte << 4 | (*text - '0');
+			else if (*text >= 'a' && *text <= 'f')
+				byte = byte << 4 | (*text - 'a' + 10);
+			else if (*text >= 'A' && *text <= 'F')
+				byte = byte << 4 | (*text - 'A' + 10);
+			else
+				return false;
+		}
+		uuid.data[i] = byte;
+	}
+	result = value_memory_alloc(memory, sizeof(uuid));
+	*result = uuid;
+	*value = UUIDPGetDatum(result);
+	return true;
+}
+
+/* Two digits at p, or -1. */
+static inline int
+two_digits(const char *p)
+{
+	if (!is_digit(p[0]) || !is_digit(p[1]))
+		return -1;
+	return (p[0] - '0') * 10 + (p[1] - '0');
+}
+
+/* The ten bytes YYYY-MM-DD, of a day that exists, in days since 2000-01-01. */
+static inline bool
+read_date(const char *p, int *days)
+{
+	int century = two_digits(p);
+	int year_of_century = two_digits(p + 2);
+	int month = two_digits(p + 5);
+	int day = two_digits(p + 8);
+	int year = century * 100 + year_of_century;
+
+	if (century < 0 || year_of_century < 0 || year == 0 || p[4] != '-' || p[7] != '-' ||
+		month < 1 || month > 12 || day < 1 || day > day_tab[isleap(year)][month - 1])
+		return false;
+	*days = date2j(year, month, day) - POSTGRES_EPOCH_JDATE;
+	return true;
+}
+
+/*
+ * YYYY-MM-DD, "T" or a space, hh:mm:ss, up to six decimals, and a zone: Z, +hh,
+ * +hhmm or +hh:mm.  timestamptz needs a zone, timestamp ignores it.
+ */
+static bool
+timestamp_value(bool with_time_zone, int32 typmod, const char *text, size_t length,
+				Datum *value)
+{
+	const char *end = text + length;
+	int days;
+	int hour;
+	int minute;
+	int second;
+	uint64 fraction = 0;
+	int zone_seconds = 0;
+	Timestamp result;
+
+	if (length < 19 || !read_date(text, &days) || (text[10] != 'T' && text[10] != ' ') ||
+		text[13] != ':' || text[16] != ':')
+		return false;
+	hour = two_digits(text + 11);
+	minute = two_digits(text + 14);
+	second = two_digits(text + 17);
+	if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 59)
+		return false;
+	text += 19;
+
+	if (text < end && *text == '.')
+	{
+		const char *point = text++;
+
+		if (!read_digits(&text, end, &fraction) || text - point > 7)
+			return false;
+		fraction *= powers_of_ten[7 - (text - point)];
+		/* rounding is left to the input function */
+		if (fraction != 0 && typmod >= 0 && typmod < MAX_TIMESTAMP_PRECISION)
+			return false;
+	}
+	if (end - text == 1 && *text == 'Z')
+		text++;
+	else if (end - text >= 3 && (*text == '+' || *text == '-'))
+	{
+		bool west = *text == '-';
+		int zone_hours = two_digits(text + 1);
+		int zone_minutes = 0;
+
+		text += 3;
+		if (end - text == 3 && *text == ':')
+			text++;
+		if (end - text == 2)
+		{
+			zone_minutes = two_digits(text);
+			text += 2;
+		}
+		if (zone_hours < 0 || zone_hours > 14 || zone_minutes < 0 || zone_minutes > 59)
+			return false;
+		zone_seconds = zone_hours * SECS_PER_HOUR + zone_minutes * SECS_PER_MINUTE;
+		if (west)
+			zone_seconds = -zone_seconds;
+	}
+	else if (with_time_zone)
+		return false;
+	if (text != end)
+		return false;
+
+	result = days * USECS_PER_DAY +
+			 (hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second) * USECS_PER_SEC +
+			 (int64) fraction;
+	if (with_time_zone)
+		result -= zone_seconds * USECS_PER_SEC;
+	*value = TimestampGetDatum(result);
+	return true;
+}
+
+bool
+direct_value(DirectType type, int32 typmod, const char *text, size_t length,
+			 ValueMemory *memory, Datum *value)
+{
+	int64 integer;
+	int days;
+
+	switch (type)
+	{
+		case DIRECT_NONE:
+			return false;
+		case DIRECT_BOOL:
+			return bool_value(text, length, value);
+		case DIRECT_INT2:
+			if (!integer_value(text, length, PG_INT16_MIN, PG_INT16_MAX, &integer))
+				return false;
+			*value = Int16GetDatum((int16) integer);
+			return true;
+		case DIRECT_INT4:
+			if (!integer_value(text, length, PG_INT32_MIN, PG_INT32_MAX, &integer))
+				return false;
+			*value = Int32GetDatum((int32) integer);
+			return true;
+		case DIRECT_INT8:
+			if (!integer_value(text, length, PG_INT64_MIN, PG_INT64_MAX, &integer))
+				return false;
+			*value = Int64GetDatum(integer);
+			return true;
+		case DIRECT_FLOAT8:
+			return float8_value(text, length, value);
+		case DIRECT_NUMERIC:
+			return numeric_value(typmod, text, length, memory, value);
+		case DIRECT_TEXT:
+			return text_value(typmod, text, length, memory, value);
+		case DIRECT_UUID:
+			return uuid_value(text, length, memory, value);
+		case DIRECT_DATE:
+			if (length != 10 || !read_date(text, &days))
+				return false;
+			*value = DateADTGetDatum(days);
+			return true;
+		case DIRECT_TIMESTAMP:
+			return timestamp_value(false, typmod, text, length, value);
+		case DIRECT_TIMESTAMPTZ:
+			return timestamp_value(true, typmod, text, length, value);
+	}
+	return false;
+}

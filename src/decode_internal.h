@@ -1,0 +1,174 @@
+/*-------------------------------------------------------------------------
+ *
+ * decode_internal.h
+ *	  What the decode*.c files share: converting the text of one value, and
+ *	  the state of a decoder.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef DECODE_INTERNAL_H
+#define DECODE_INTERNAL_H
+
+#include "postgres.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+
+#include "decode.h"
+#include "json_fields.h"
+
+/* --- decode_direct.c: types that need no input function for common forms --- */
+
+typedef enum DirectType
+{
+	DIRECT_NONE,
+	DIRECT_BOOL,
+	DIRECT_INT2,
+	DIRECT_INT4,
+	DIRECT_INT8,
+	DIRECT_FLOAT8,
+	DIRECT_NUMERIC,
+	DIRECT_TEXT, /* text and varchar */
+	DIRECT_UUID,
+	DIRECT_DATE,
+	DIRECT_TIMESTAMP,
+	DIRECT_TIMESTAMPTZ
+} DirectType;
+
+/*
+ * Memory for the pass-by-reference values of one message: one chunk of
+ * the context that was current when it was reserved.
+ */
+typedef struct ValueMemory
+{
+	char *free;
+	size_t left;
+} ValueMemory;
+
+/* Most bytes that a direct conversion of a text of this length allocates. */
+#define DIRECT_VALUE_SIZE(text_length) MAXALIGN((size_t) (text_length) + 32)
+
+/* Makes one chunk of the current memory context; no chunk for size 0. */
+extern void value_memory_reserve(ValueMemory *memory, size_t size);
+/* Aligned memory from the chunk, or, when it is used up, from the context. */
+extern void *value_memory_alloc(ValueMemory *memory, size_t size);
+
+extern DirectType direct_type(Oid type);
+
+/*
+ * Converts a text (not NUL-terminated) if it has one of the forms known here,
+ * to exactly what the type's input function gives.  Returns false otherwise,
+ * also for all that is an error: the input function then says which.
+ */
+extern bool direct_value(DirectType type, int32 typmod, const char *text, size_t length,
+						 ValueMemory *memory, Datum *value);
+
+/* --- decode_value.c: any type --- */
+
+typedef struct ValueConverter ValueConverter;
+
+/* What the converters of a decoder share. */
+typedef struct ValueWorkspace
+{
+	MemoryContext context; /* the decoder's */
+	ValueMemory memory;
+	StringInfoData text; /* NUL-terminated argument of an input function */
+	JsonPutCodePoint put_code_point;
+} ValueWorkspace;
+
+/* The workspace lives in the current memory context. */
+extern ValueWorkspace *value_workspace_create(void);
+
+/* Creates a converter to a type, in the workspace's context. */
+extern ValueConverter *value_converter_create(ValueWorkspace *workspace, Oid type,
+											  int32 typmod, TopicEpoch epoch);
+
+/*
+ * The value of a piece of JSON, a missing one and null being NULL.  Errors
+ * are those of the input function, of a domain's constraints, and
+ * ERRCODE_INVALID_TEXT_REPRESENTATION for JSON of another shape than the type.
+ */
+extern Datum value_from_json(ValueConverter *converter, const JsonFragment *json,
+							 bool *is_null);
+
+/* The value of a text in the server encoding, by the input function's rules. */
+extern Datum value_from_text(ValueConverter *converter, const char *text, size_t length);
+
+/* The value of type bytea (or a domain over it) that is these bytes. */
+extern Datum value_from_bytes(ValueConverter *converter, const char *bytes, size_t length);
+
+/* NULL: an error if the type is a domain that does not allow it. */
+extern void value_check_null(ValueConverter *converter);
+
+/* An upper bound of what value_from_json() takes from the workspace's memory. */
+extern size_t value_memory_size(const ValueConverter *converter, const JsonFragment *json);
+
+/* --- decode_epoch.c --- */
+
+/*
+ * The date, timestamp or timestamptz (type; typmod of the latter two) at an
+ * integer number of units since 1970-01-01 00:00 UTC.  Raises
+ * ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, and for a text that is no integer
+ * ERRCODE_INVALID_DATETIME_FORMAT.
+ */
+extern Datum epoch_value(TopicEpoch epoch, Oid type, int32 typmod, int64 units);
+extern Datum epoch_value_from_text(TopicEpoch epoch, Oid type, int32 typmod, const char *text,
+								   size_t length);
+
+/* --- decode.c --- */
+
+/* A column to be filled. */
+typedef struct DecodedColumn
+{
+	const TopicColumn *column;
+	int attribute; /* attnum - 1 */
+	int field;     /* JSON: number of the fragment; CSV: position */
+	ValueConverter *converter;
+} DecodedColumn;
+
+struct Decoder
+{
+	const TopicSchema *schema;
+	ValueWorkspace *workspace;
+	DecodedColumn *fields; /* columns from the value, by attribute number */
+	int field_count;
+	DecodedColumn *metadata; /* the others */
+	int metadata_count;
+	JsonFields *json_fields; /* format json */
+	StringInfoData csv_text; /* format csv: one field, without quotes */
+
+	/* what is being decoded, for errors */
+	const KafkaMessage *message;
+	const TopicColumn *current_column;
+	MemoryContext caller_context;
+};
+
+/*
+ * Verifies that bytes are UTF-8 text, without NUL, and returns them in the server
+ * encoding: *text and *length are changed only where that is another one.
+ */
+extern void decode_verify_text(const char **text, size_t *length);
+
+/*
+ * A clipped piece of verified text around a byte, palloc'd, for messages;
+ * control characters are shown as spaces.
+ */
+extern char *decode_excerpt(const char *text, size_t length, size_t position);
+
+/* --- decode_json.c, decode_csv.c: the formats; text has been verified --- */
+
+/* Once, when the decoder's columns are known. */
+extern void decode_json_prepare(Decoder *decoder);
+extern void decode_json(Decoder *decoder, const char *text, size_t length, Datum *values,
+						bool *nulls, bool *missing);
+
+extern void decode_csv_prepare(Decoder *decoder);
+extern void decode_csv(Decoder *decoder, const char *text, size_t length, Datum *values,
+					   bool *nulls);
+
+/* --- decode_metadata.c --- */
+
+/* Sets *is_null where the message does not know (see kafka.decode_message). */
+extern Datum decode_metadata(Decoder *decoder, const DecodedColumn *column,
+							 const KafkaMessage *message, bool *is_null);
+
+#endif /* DECODE_INTERNAL_H */

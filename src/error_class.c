@@ -1,0 +1,51 @@
+/*-------------------------------------------------------------------------
+ *
+ * error_class.c
+ *	  What an error means for a stream.
+ *
+ * The table is by SQLSTATE, because that is what PostgreSQL, its types, its
+ * extensions and users' triggers agree on.  An error that is not in it is a
+ * surprise, and a surprise stops the stream.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "compat.h"
+
+#include "error_class.h"
+
+ErrorClass
+classify_error(int sqlerrcode)
+{
+	switch (sqlerrcode)
+	{
+		case ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION: /* no broker answers */
+			return ERROR_OF_ENVIRONMENT;
+		case ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION:
+			return ERROR_OF_MESSAGE;
+	}
+
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION):                 /* 22 */
+		case ERRCODE_TO_CATEGORY(ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION): /* 23 */
+		case ERRCODE_TO_CATEGORY(ERRCODE_CARDINALITY_VIOLATION):          /* 21 */
+		case ERRCODE_TO_CATEGORY(ERRCODE_WITH_CHECK_OPTION_VIOLATION):    /* 44 */
+		case ERRCODE_TO_CATEGORY(ERRCODE_PROGRAM_LIMIT_EXCEEDED):         /* 54 */
+		case ERRCODE_TO_CATEGORY(ERRCODE_PLPGSQL_ERROR):                  /* P0 */
+			return ERROR_OF_MESSAGE;
+
+		case ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION):                /* 08 */
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION): /* 28: Kafka's */
+		case ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK):                /* 40 */
+		case ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES):              /* 53 */
+		case ERRCODE_TO_CATEGORY(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE):    /* 55 */
+		case ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION):               /* 57 */
+		case ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR):                        /* 58 */
+			/* 55000 itself says that somebody must act; 55P03 and 55006 pass */
+			return sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+			           ? ERROR_OF_DEFINITION
+			           : ERROR_OF_ENVIRONMENT;
+		default:
+			return ERROR_OF_DEFINITION;
+	}
+}

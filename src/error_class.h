@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * error_class.h
+ *	  What an error means for a stream: is it a message's fault, will it pass
+ *	  by itself, or must somebody act?
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ERROR_CLASS_H
+#define ERROR_CLASS_H
+
+#include "postgres.h"
+
+typedef enum ErrorClass
+{
+	ERROR_OF_MESSAGE,     /* data: the same message will fail again */
+	ERROR_OF_ENVIRONMENT, /* passes by itself: retried with backoff */
+	ERROR_OF_DEFINITION   /* all else: the stream stops */
+} ErrorClass;
+
+extern ErrorClass classify_error(int sqlerrcode);
+
+#endif /* ERROR_CLASS_H */

@@ -1,0 +1,95 @@
+/*-------------------------------------------------------------------------
+ *
+ * kafka_client.h
+ *	  What the kafka_*.c files share about a consumer; included by them only.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KAFKA_CLIENT_H
+#define KAFKA_CLIENT_H
+
+#include "postgres.h"
+#include "lib/ilist.h"
+#include "nodes/bitmapset.h"
+#include "portability/instr_time.h"
+
+#include "kafka_consumer.h"
+#include "kafka_prelude.h"
+
+#define KAFKA_EVENT_TYPES  (KAFKA_EVENT_UNAVAILABLE + 1)
+#define TAKE_AT_ONCE	   256 /* messages per call of the library */
+#define LOG_LINES_AT_ONCE  16
+
+/*
+ * What librdkafka's callbacks report.  They run on our thread, but inside the
+ * library, where nothing may be allocated or raised: they only fill this.
+ */
+typedef struct KafkaReports
+{
+	struct
+	{
+		int level; /* as in syslog */
+		char text[512];
+	} log_lines[LOG_LINES_AT_ONCE];
+	int log_line_count;
+	int log_lines_lost;
+
+	/* events of the whole connection, one of each type, not yet handed out */
+	bool pending[KAFKA_EVENT_TYPES];
+	char pending_text[KAFKA_EVENT_TYPES][512];
+	instr_time handed_out_at[KAFKA_EVENT_TYPES]; /* zero: not since all was well */
+
+	/* the last error that says a reason, until something works again */
+	rd_kafka_resp_err_t last_error;
+	char last_error_text[512];
+	uint32 authentication_failures; /* ever */
+} KafkaReports;
+
+struct KafkaConsumer
+{
+	rd_kafka_t *client; /* NULL: closed */
+	rd_kafka_topic_t *topic;
+	rd_kafka_queue_t *fetch_queue;
+	rd_kafka_queue_t *main_queue;
+	int wake_pipe[2]; /* librdkafka writes when a queue gets non-empty */
+	int reserved_descriptors;
+	Bitmapset *started; /* partitions being fetched */
+
+	char *topic_name;
+	char *server_name;
+	char *cluster_id;
+	int lookup_timeout_ms;
+
+	/* taken from the fetch queue, but not handed out yet */
+	rd_kafka_message_t *taken[TAKE_AT_ONCE];
+	int taken_count;
+	int taken_next;
+
+	KafkaReports reports;
+
+	MemoryContext context;
+	MemoryContextCallback close_callback;
+	dlist_node node; /* in the list of open consumers */
+};
+
+/* kafka_message.c */
+
+/* Appends a message, which the batch then owns; raises nothing if there is room. */
+extern void kafka_message_batch_append(KafkaMessageBatch *batch, rd_kafka_message_t *message);
+/* Makes room for n more messages of a consumer. */
+extern void kafka_message_batch_reserve(KafkaMessageBatch *batch, KafkaConsumer *consumer,
+										int n);
+/* Releases the messages of all batches that were filled from a consumer. */
+extern void kafka_message_batches_release(KafkaConsumer *consumer);
+
+/* kafka_report.c */
+extern void kafka_report_install(rd_kafka_conf_t *configuration, KafkaConsumer *consumer);
+/* Serves the library's main queue: log lines to the server log, errors to events. */
+extern void kafka_report_serve(KafkaConsumer *consumer);
+/* Something was received: forget what was wrong. */
+extern void kafka_report_all_well(KafkaConsumer *consumer);
+/* Hands out a pending event of the connection, if any. */
+extern bool kafka_report_next_event(KafkaConsumer *consumer, KafkaEvent *event);
+extern KafkaEventType kafka_report_classify(rd_kafka_resp_err_t code);
+
+#endif /* KAFKA_CLIENT_H */

@@ -1,0 +1,439 @@
+/*-------------------------------------------------------------------------
+ *
+ * kafka_consumer.c
+ *	  Open and close a consumer, fetch messages.
+ *
+ * librdkafka's simple consumer: partitions are started one by one at given
+ * offsets into one queue, without a consumer group, because ownership of
+ * partitions and offsets is kept in PostgreSQL.  Questions to the cluster are in
+ * kafka_lookup.c.
+ *
+ * Nothing may be raised while a librdkafka object is not yet, or no more, in
+ * the KafkaConsumer, whose memory context's reset closes it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+
+#include "kafka_client.h"
+
+/* Our pipe, and about what librdkafka opens with a few brokers. */
+#define DESCRIPTORS_PER_CONSUMER 8
+
+typedef struct Setting
+{
+	const char *name;
+	const char *value;
+	bool optional; /* newer than the oldest librdkafka that we support */
+} Setting;
+
+/* Instead of librdkafka's defaults; options of the server come after these. */
+static const Setting default_settings[] = {
+	{"client.id", "kafka_ingest"},
+	{"isolation.level", "read_committed"},
+	{"socket.timeout.ms", "10000"},
+	{"fetch.error.backoff.ms", "100"},
+
+	/*
+	 * Bound the fetch queue by its size, not by a number of messages: whenever
+	 * either limit is met, librdkafka before 2.2 sleeps up to a second.
+	 */
+	{"queued.min.messages", "10000000"},
+	{"queued.max.messages.kbytes", "65536"},
+	{"fetch.queue.backoff.ms", "10", true},
+};
+
+/* What the rest of the program relies on. */
+static const Setting fixed_settings[] = {
+	{"auto.offset.reset", "error"}, /* never jump over lost data */
+	{"enable.auto.commit", "false"},
+	{"enable.auto.offset.store", "false"},
+	{"enable.partition.eof", "true"},
+	{"allow.auto.create.topics", "false"},
+	{"log.queue", "true"},			 /* call back on our thread only */
+	{"enable.random.seed", "false"}, /* srand() is the server's */
+};
+
+static dlist_head open_consumers = DLIST_STATIC_INIT(open_consumers);
+
+static void
+close_with_context(void *argument)
+{
+	kafka_consumer_close(argument);
+}
+
+/*
+ * librdkafka's threads must be gone before exit() runs the destructors of
+ * the libraries that they use.
+ */
+static void
+close_at_exit(int code, Datum argument)
+{
+	while (!dlist_is_empty(&open_consumers))
+		kafka_consumer_close(
+			dlist_container(KafkaConsumer, node, dlist_head_node(&open_consumers)));
+}
+
+/* Applies settings; false and a reason when one is refused. */
+static bool
+apply_settings(rd_kafka_conf_t *configuration, const Setting *settings, int count,
+			   char *reason, size_t size)
+{
+	for (int i = 0; i < count; i++)
+	{
+		rd_kafka_conf_res_t outcome = rd_kafka_conf_set(configuration, settings[i].name,
+														settings[i].value, reason, size);
+
+		if (outcome != RD_KAFKA_CONF_OK &&
+			!(outcome == RD_KAFKA_CONF_UNKNOWN && settings[i].optional))
+			return false;
+	}
+	return true;
+}
+
+/* Creates the library's client; NULL and a reason when it is refused. */
+static rd_kafka_t *
+create_client(KafkaConsumer *consumer, const KafkaConnection *connection, char *reason,
+			  size_t size)
+{
+	rd_kafka_conf_t *configuration = rd_kafka_conf_new();
+	rd_kafka_t *client = NULL;
+	bool accepted;
+	ListCell *cell;
+
+	kafka_report_install(configuration, consumer);
+	accepted = apply_settings(configuration, default_settings, lengthof(default_settings),
+							  reason, size);
+	foreach (cell, connection->properties)
+	{
+		KafkaProperty *property = lfirst(cell);
+
+		if (!accepted)
+			break;
+		accepted = rd_kafka_conf_set(configuration, property->name, property->value, reason,
+									 size) == RD_KAFKA_CONF_OK;
+		/* librdkafka's reason quotes the value */
+		if (!accepted && property->secret)
+			snprintf(reason, size, "Invalid value for configuration property \"%s\"",
+					 property->name);
+	}
+	accepted = accepted && apply_settings(configuration, fixed_settings,
+										  lengthof(fixed_settings), reason, size);
+	if (accepted)
+	{
+		sigset_t all_signals;
+		sigset_t previous;
+
+		/* The server's signal handlers must run on the server's thread only. */
+		sigfillset(&all_signals);
+		pthread_sigmask(SIG_SETMASK, &all_signals, &previous);
+		client = rd_kafka_new(RD_KAFKA_CONSUMER, configuration, reason, size);
+		pthread_sigmask(SIG_SETMASK, &previous, NULL);
+	}
+	if (client == NULL)
+		rd_kafka_conf_destroy(configuration);
+	return client;
+}
+
+static void
+reserve_descriptors(KafkaConsumer *consumer)
+{
+	while (consumer->reserved_descriptors < DESCRIPTORS_PER_CONSUMER)
+	{
+		if (!AcquireExternalFD())
+			ereport(ERROR, (errcode_for_file_access(),
+							errmsg("could not open a connection to Kafka server \"%s\": %m",
+								   consumer->server_name),
+							errhint("There are too many open files in this process. Raise "
+									"max_files_per_process or use fewer topic tables in one "
+									"query.")));
+		consumer->reserved_descriptors++;
+	}
+	if (pipe2(consumer->wake_pipe, O_NONBLOCK | O_CLOEXEC) != 0)
+	{
+		consumer->wake_pipe[0] = consumer->wake_pipe[1] = -1;
+		ereport(ERROR, (errcode_for_file_access(), errmsg("could not create a pipe: %m")));
+	}
+}
+
+KafkaConsumer *
+kafka_consumer_open(const KafkaConnection *connection, const char *topic,
+					MemoryContext context)
+{
+	static bool exit_callback_registered = false;
+	KafkaConsumer *consumer = MemoryContextAllocZero(context, sizeof(KafkaConsumer));
+	char reason[512] = "";
+
+	if (!exit_callback_registered)
+	{
+		before_shmem_exit(close_at_exit, 0);
+		exit_callback_registered = true;
+	}
+
+	consumer->context = context;
+	consumer->topic_name = MemoryContextStrdup(context, topic);
+	consumer->server_name = MemoryContextStrdup(context, connection->server_name);
+	consumer->lookup_timeout_ms = connection->lookup_timeout_ms;
+	consumer->wake_pipe[0] = consumer->wake_pipe[1] = -1;
+	dlist_push_head(&open_consumers, &consumer->node);
+	consumer->close_callback.func = close_with_context;
+	consumer->close_callback.arg = consumer;
+	MemoryContextRegisterResetCallback(context, &consumer->close_callback);
+
+	reserve_descriptors(consumer);
+	consumer->client = create_client(consumer, connection, reason, sizeof(reason));
+	if (consumer->client == NULL)
+	{
+		kafka_consumer_close(consumer);
+		ereport(ERROR, (errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
+						errmsg("could not set up a connection to Kafka server \"%s\"",
+							   connection->server_name),
+						errdetail_internal("%s.", reason),
+						errhint("Check the options of the server and of the user mapping.")));
+	}
+	rd_kafka_set_log_queue(consumer->client, NULL);
+	consumer->topic = rd_kafka_topic_new(consumer->client, topic, NULL);
+	if (consumer->topic == NULL)
+	{
+		kafka_consumer_close(consumer);
+		ereport(ERROR, (errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
+						errmsg("could not set up topic \"%s\" of Kafka server \"%s\"", topic,
+							   connection->server_name),
+						errdetail_internal("%s.", rd_kafka_err2str(rd_kafka_last_error()))));
+	}
+	consumer->fetch_queue = rd_kafka_queue_new(consumer->client);
+	consumer->main_queue = rd_kafka_queue_get_main(consumer->client);
+	rd_kafka_queue_io_event_enable(consumer->fetch_queue, consumer->wake_pipe[1], "", 1);
+	rd_kafka_queue_io_event_enable(consumer->main_queue, consumer->wake_pipe[1], "", 1);
+	return consumer;
+}
+
+/* Releases messages taken but not handed out, of one partition or (-1) of all. */
+static void
+drop_taken(KafkaConsumer *consumer, int32 partition)
+{
+	int kept = 0;
+
+	for (int i = consumer->taken_next; i < consumer->taken_count; i++)
+	{
+		rd_kafka_message_t *message = consumer->taken[i];
+
+		if (partition < 0 || message->partition == partition)
+			rd_kafka_message_destroy(message);
+		else
+			consumer->taken[kept++] = message;
+	}
+	consumer->taken_next = 0;
+	consumer->taken_count = kept;
+}
+
+void
+kafka_consumer_close(KafkaConsumer *consumer)
+{
+	int partition = -1;
+
+	if (consumer->node.next == NULL)
+		return; /* closed before */
+
+	kafka_message_batches_release(consumer);
+	drop_taken(consumer, -1);
+	while ((partition = bms_next_member(consumer->started, partition)) >= 0)
+		rd_kafka_consume_stop(consumer->topic, partition);
+	consumer->started = NULL;
+
+	if (consumer->fetch_queue)
+	{
+		rd_kafka_queue_io_event_enable(consumer->fetch_queue, -1, NULL, 0);
+		rd_kafka_queue_destroy(consumer->fetch_queue);
+	}
+	if (consumer->main_queue)
+	{
+		rd_kafka_queue_io_event_enable(consumer->main_queue, -1, NULL, 0);
+		rd_kafka_queue_destroy(consumer->main_queue);
+	}
+	if (consumer->topic)
+		rd_kafka_topic_destroy(consumer->topic);
+	if (consumer->client)
+		rd_kafka_destroy_flags(consumer->client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	consumer->fetch_queue = consumer->main_queue = NULL;
+	consumer->topic = NULL;
+	consumer->client = NULL;
+
+	for (int i = 0; i < 2; i++)
+	{
+		if (consumer->wake_pipe[i] >= 0)
+			close(consumer->wake_pipe[i]);
+		consumer->wake_pipe[i] = -1;
+	}
+	for (; consumer->reserved_descriptors > 0; consumer->reserved_descriptors--)
+		ReleaseExternalFD();
+
+	dlist_delete(&consumer->node);
+	consumer->node.next = NULL;
+}
+
+void
+kafka_consumer_start_partition(KafkaConsumer *consumer, int32 partition, int64 offset)
+{
+	MemoryContext previous;
+
+	kafka_consumer_stop_partition(consumer, partition);
+	previous = MemoryContextSwitchTo(consumer->context);
+	consumer->started = bms_add_member(consumer->started, partition);
+	MemoryContextSwitchTo(previous);
+
+	if (rd_kafka_consume_start_queue(consumer->topic, partition, offset,
+									 consumer->fetch_queue) != 0)
+	{
+		consumer->started = bms_del_member(consumer->started, partition);
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("could not start reading topic \"%s\"", consumer->topic_name),
+				 errdetail("Partition %d, offset " INT64_FORMAT ": %s.", partition, offset,
+						   rd_kafka_err2str(rd_kafka_last_error()))));
+	}
+}
+
+void
+kafka_consumer_stop_partition(KafkaConsumer *consumer, int32 partition)
+{
+	if (!bms_is_member(partition, consumer->started))
+		return;
+	rd_kafka_consume_stop(consumer->topic, partition);
+	consumer->started = bms_del_member(consumer->started, partition);
+	drop_taken(consumer, partition);
+}
+
+/* Turns an error that came in the place of a message into an event. */
+static void
+event_from_message(rd_kafka_message_t *message, KafkaEvent *event)
+{
+	event->type = kafka_report_classify(message->err);
+	event->partition = message->partition;
+	event->offset = -1;
+	if (event->type == KAFKA_EVENT_PARTITION_END || event->type == KAFKA_EVENT_OUT_OF_RANGE ||
+		event->type == KAFKA_EVENT_UNREADABLE)
+		event->offset = message->offset;
+	strlcpy(event->message, rd_kafka_message_errstr(message), sizeof(event->message));
+}
+
+int
+kafka_consumer_poll(KafkaConsumer *consumer, KafkaMessageBatch *batch, int max_messages,
+					size_t max_bytes, KafkaEvent *event)
+{
+	int appended = 0;
+	bool empty = false;
+
+	event->type = KAFKA_EVENT_NONE;
+	kafka_report_serve(consumer);
+
+	while (appended < max_messages && batch->bytes < max_bytes)
+	{
+		rd_kafka_message_t *message;
+
+		if (consumer->taken_next == consumer->taken_count)
+		{
+			int at_most = Min(TAKE_AT_ONCE, max_messages - appended);
+			ssize_t taken;
+
+			kafka_message_batch_reserve(batch, consumer, at_most);
+			taken = rd_kafka_consume_batch_queue(consumer->fetch_queue, 0, consumer->taken,
+												 at_most);
+			consumer->taken_next = 0;
+			consumer->taken_count = Max(taken, 0);
+			if (taken <= 0)
+			{
+				empty = true;
+				break;
+			}
+			kafka_report_all_well(consumer);
+		}
+		else
+			kafka_message_batch_reserve(batch, consumer, 1);
+
+		message = consumer->taken[consumer->taken_next++];
+		if (message->err)
+		{
+			event_from_message(message, event);
+			rd_kafka_message_destroy(message);
+			return appended;
+		}
+		kafka_message_batch_append(batch, message);
+		appended++;
+	}
+
+	if (empty)
+		kafka_report_next_event(consumer, event);
+	return appended;
+}
+
+void
+kafka_consumer_wait(KafkaConsumer *consumer, long timeout_ms, uint32 wait_event)
+{
+	int reasons = WL_LATCH_SET | WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH;
+	char signals[64];
+
+	if (timeout_ms >= 0)
+		reasons |= WL_TIMEOUT;
+	reasons = WaitLatchOrSocket(MyLatch, reasons, consumer->wake_pipe[0], timeout_ms, wait_event);
+	if (reasons & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	if (reasons & WL_SOCKET_READABLE)
+	{
+		while (read(consumer->wake_pipe[0], signals, sizeof(signals)) == sizeof(signals))
+			;
+	}
+}
+
+static int64
+library_position(KafkaConsumer *consumer, int32 partition)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+	rd_kafka_topic_partition_t *item =
+		rd_kafka_topic_partition_list_add(list, consumer->topic_name, partition);
+	int64 position = -1;
+
+	if (rd_kafka_position(consumer->client, list) == RD_KAFKA_RESP_ERR_NO_ERROR &&
+		item->err == RD_KAFKA_RESP_ERR_NO_ERROR && item->offset >= 0)
+		position = item->offset;
+	rd_kafka_topic_partition_list_destroy(list);
+	return position;
+}
+
+int64
+kafka_consumer_position(KafkaConsumer *consumer, int32 partition)
+{
+	/* the library counts as delivered what is still waiting here */
+	for (int i = consumer->taken_next; i < consumer->taken_count; i++)
+	{
+		if (consumer->taken[i]->partition == partition)
+			return consumer->taken[i]->offset;
+	}
+	return library_position(consumer, partition);
+}
+
+bool
+kafka_consumer_watermarks(KafkaConsumer *consumer, int32 partition, int64 *low, int64 *high)
+{
+	int64_t known_low;
+	int64_t known_high;
+
+	if (rd_kafka_get_watermark_offsets(consumer->client, consumer->topic_name, partition,
+									   &known_low, &known_high) != RD_KAFKA_RESP_ERR_NO_ERROR ||
+		known_low < 0 || known_high < 0)
+		return false;
+	*low = known_low;
+	*high = known_high;
+	return true;
+}

@@ -1,0 +1,188 @@
+/*-------------------------------------------------------------------------
+ *
+ * kafka_report.c
+ *	  What librdkafka says besides messages: log lines and errors.
+ *
+ * With log.queue, librdkafka hands both out only when we serve its queues, on
+ * our thread.  The callbacks write them down; outside of the library they
+ * become lines of the server log and events of the consumer.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "kafka_client.h"
+
+#define SYSLOG_WARNING		4
+#define REPEAT_EVENT_AFTER	5000.0 /* ms */
+
+KafkaEventType
+kafka_report_classify(rd_kafka_resp_err_t code)
+{
+	switch (code)
+	{
+		case RD_KAFKA_RESP_ERR__PARTITION_EOF:
+			return KAFKA_EVENT_PARTITION_END;
+
+		/* auto.offset.reset=error: the log does not have the position */
+		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
+		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
+#if RD_KAFKA_VERSION >= 0x020100ff
+		case RD_KAFKA_RESP_ERR__LOG_TRUNCATION:
+#endif
+			return KAFKA_EVENT_OUT_OF_RANGE;
+
+		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+		case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
+			return KAFKA_EVENT_UNKNOWN_TOPIC;
+
+		case RD_KAFKA_RESP_ERR__BAD_MSG:
+		case RD_KAFKA_RESP_ERR__BAD_COMPRESSION:
+		case RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED:
+		case RD_KAFKA_RESP_ERR_INVALID_MSG:
+		case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
+			return KAFKA_EVENT_UNREADABLE;
+
+		case RD_KAFKA_RESP_ERR__AUTHENTICATION:
+		case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
+		case RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM:
+		case RD_KAFKA_RESP_ERR_SECURITY_DISABLED:
+		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+		case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+			return KAFKA_EVENT_UNAUTHORIZED;
+
+		default:
+			return KAFKA_EVENT_UNAVAILABLE;
+	}
+}
+
+/* Called by librdkafka: must not allocate or raise. */
+static void
+note_log_line(const rd_kafka_t *client, int level, const char *facility, const char *text)
+{
+	KafkaConsumer *consumer = client ? rd_kafka_opaque(client) : NULL;
+
+	if (consumer == NULL)
+		return;
+	if (consumer->reports.log_line_count < LOG_LINES_AT_ONCE)
+	{
+		int i = consumer->reports.log_line_count++;
+
+		consumer->reports.log_lines[i].level = level;
+		snprintf(consumer->reports.log_lines[i].text,
+				 sizeof(consumer->reports.log_lines[i].text), "%s: %s", facility, text);
+	}
+	else
+		consumer->reports.log_lines_lost++;
+}
+
+/* Called by librdkafka: must not allocate or raise. */
+static void
+note_error(rd_kafka_t *client, int code, const char *reason, void *opaque)
+{
+	KafkaReports *reports = &((KafkaConsumer *) opaque)->reports;
+	KafkaEventType type = kafka_report_classify(code);
+
+	/*
+	 * A single broker that is down is the library's business as long as others
+	 * are up; that all are down comes separately, but without saying why.
+	 */
+	if (code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || reports->last_error == 0)
+	{
+		reports->last_error = code;
+		strlcpy(reports->last_error_text, reason, sizeof(reports->last_error_text));
+	}
+	if (type == KAFKA_EVENT_UNAUTHORIZED)
+		reports->authentication_failures++;
+	if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || type != KAFKA_EVENT_UNAVAILABLE)
+	{
+		reports->pending[type] = true;
+		strlcpy(reports->pending_text[type], reports->last_error_text,
+				sizeof(reports->pending_text[type]));
+	}
+}
+
+void
+kafka_report_install(rd_kafka_conf_t *configuration, KafkaConsumer *consumer)
+{
+	rd_kafka_conf_set_opaque(configuration, consumer);
+	rd_kafka_conf_set_log_cb(configuration, note_log_line);
+	rd_kafka_conf_set_error_cb(configuration, note_error);
+}
+
+void
+kafka_report_serve(KafkaConsumer *consumer)
+{
+	KafkaReports *reports = &consumer->reports;
+	int lines;
+	int lost;
+
+	rd_kafka_poll(consumer->client, 0);
+
+	lines = reports->log_line_count;
+	lost = reports->log_lines_lost;
+	reports->log_line_count = 0;
+	reports->log_lines_lost = 0;
+	for (int i = 0; i < lines; i++)
+		ereport(reports->log_lines[i].level <= SYSLOG_WARNING ? LOG_SERVER_ONLY : DEBUG1,
+				(errmsg("librdkafka, server \"%s\": %s", consumer->server_name,
+						reports->log_lines[i].text),
+				 errhidestmt(true)));
+	if (lost > 0)
+		ereport(LOG_SERVER_ONLY,
+				(errmsg("librdkafka, server \"%s\": %d more lines", consumer->server_name, lost),
+				 errhidestmt(true)));
+}
+
+void
+kafka_report_all_well(KafkaConsumer *consumer)
+{
+	KafkaReports *reports = &consumer->reports;
+
+	if (reports->last_error == 0)
+		return;
+	reports->last_error = 0;
+	reports->last_error_text[0] = '\0';
+	memset(reports->handed_out_at, 0, sizeof(reports->handed_out_at));
+}
+
+bool
+kafka_report_next_event(KafkaConsumer *consumer, KafkaEvent *event)
+{
+	KafkaReports *reports = &consumer->reports;
+
+	for (int type = 0; type < KAFKA_EVENT_TYPES; type++)
+	{
+		instr_time now;
+
+		if (!reports->pending[type])
+			continue;
+		reports->pending[type] = false;
+
+		INSTR_TIME_SET_CURRENT(now);
+		if (!INSTR_TIME_IS_ZERO(reports->handed_out_at[type]))
+		{
+			instr_time since = now;
+
+			INSTR_TIME_SUBTRACT(since, reports->handed_out_at[type]);
+			if (INSTR_TIME_GET_MILLISEC(since) < REPEAT_EVENT_AFTER)
+				continue;
+		}
+		reports->handed_out_at[type] = now;
+
+		event->type = type;
+		event->partition = -1;
+		event->offset = -1;
+		strlcpy(event->message, reports->pending_text[type], sizeof(event->message));
+		return true;
+	}
+	return false;
+}
+
+const char *
+kafka_consumer_last_error(KafkaConsumer *consumer)
+{
+	return consumer->reports.last_error ? consumer->reports.last_error_text : NULL;
+}

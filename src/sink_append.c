@@ -1,0 +1,335 @@
+/*-------------------------------------------------------------------------
+ *
+ * sink_append.c
+ *	  Append mode: write the rows of one batch into the target.
+ *
+ * The statement is INSERT INTO target SELECT ... FROM source, planned by
+ * PostgreSQL.  Where its plan is a plain ModifyTable on a table without
+ * triggers, the ModifyTable node is left out and its input, which already is
+ * a complete row of the target (defaults, casts, identity), goes to a
+ * receiver that buffers rows and inserts many at a time, as COPY does.
+ * Everything else runs the planned INSERT itself.  Both give the same rows.
+ *
+ * Which messages are read is left to topic_scan.c, the transaction and the
+ * checkpoint to micro_batch.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "compat.h"
+
+#include "sink_append.h"
+
+#include "access/heapam.h"
+#include "access/tableam.h"
+#include "executor/nodeModifyTable.h"
+#include "executor/spi.h"
+#include "nodes/makefuncs.h"
+#include "stream_query.h"
+#include "tcop/dest.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+/* as in copyfrom.c: enough to fill pages, little enough to stay in cache */
+#define BUFFERED_ROWS  1000
+#define BUFFERED_BYTES 65535
+
+struct AppendSink
+{
+	SPIPlanPtr plan;
+	Oid topic_table;
+	MemoryContext context;
+	MemoryContext defaults_context; /* of "defaults", made for a "generation" of the plan */
+	int generation;
+	List *defaults; /* of TopicColumnDefault * */
+	MemoryContextCallback free_plan;
+};
+
+/* Receives the complete rows of the target and inserts them many at a time. */
+typedef struct RowBuffer
+{
+	DestReceiver receiver; /* must be first */
+	EState *estate;
+	ResultRelInfo *target;
+	BulkInsertState bulk_insert;
+	CommandId command_id;
+	TupleTableSlot *slots[BUFFERED_ROWS];
+	int count;
+	size_t bytes;
+	uint64 rows;
+} RowBuffer;
+
+static void
+sink_free_plan(void *plan)
+{
+	(void) SPI_freeplan(plan);
+}
+
+static CachedPlanSource *
+sink_plan_source(AppendSink *sink)
+{
+	return linitial(SPI_plan_get_plan_sources(sink->plan));
+}
+
+AppendSink *
+append_sink_create(const Stream *stream, Oid topic_table)
+{
+	AppendSink *sink = palloc0(sizeof(AppendSink));
+	char *statement = stream_query_insert_statement(stream);
+	CachedPlan *plan;
+	ListCell *cell;
+
+	stream_query_check_server_usage(topic_table);
+
+	SPI_connect();
+	sink->plan = SPI_prepare(statement, 0, NULL);
+	if (sink->plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", statement,
+		     SPI_result_code_string(SPI_result));
+	SPI_keepplan(sink->plan);
+	SPI_finish();
+
+	sink->topic_table = topic_table;
+	sink->context = CurrentMemoryContext;
+	sink->generation = -1;
+	sink->free_plan.func = sink_free_plan;
+	sink->free_plan.arg = sink->plan;
+	MemoryContextRegisterResetCallback(sink->context, &sink->free_plan);
+
+	/* a missing privilege shall show now, not with the first message */
+	plan = GetCachedPlan(sink_plan_source(sink), NULL, CurrentResourceOwner, NULL);
+	foreach (cell, plan->stmt_list)
+		check_plan_permissions(lfirst_node(PlannedStmt, cell));
+	ReleaseCachedPlan(plan, CurrentResourceOwner);
+	return sink;
+}
+
+bool
+append_sink_is_stale(AppendSink *sink)
+{
+	return !SPI_plan_is_valid(sink->plan);
+}
+
+/*
+ * The ModifyTable node of a plan whose input may be inserted directly, or
+ * NULL.  Besides PostgreSQL's own reasons (conflicts, checks of views and row
+ * security), an extension that takes INSERTs over shows as another plan here.
+ */
+static ModifyTable *
+sink_plain_insert(CachedPlan *plan)
+{
+	PlannedStmt *statement;
+	ModifyTable *node;
+	RangeTblEntry *entry;
+	Relation target;
+	bool plain;
+
+	if (list_length(plan->stmt_list) != 1)
+		return NULL;
+	statement = linitial_node(PlannedStmt, plan->stmt_list);
+	if (statement->commandType != CMD_INSERT || !IsA(statement->planTree, ModifyTable) ||
+	    statement->hasModifyingCTE)
+		return NULL;
+	node = (ModifyTable *) statement->planTree;
+	if (list_length(node->resultRelations) != 1 || node->rootRelation != 0 ||
+	    node->onConflictAction != ONCONFLICT_NONE || node->withCheckOptionLists != NIL ||
+	    node->returningLists != NIL)
+		return NULL;
+
+	entry = list_nth_node(RangeTblEntry, statement->rtable,
+	                      linitial_int(node->resultRelations) - 1);
+	target = table_open(entry->relid, NoLock);
+	plain = target->rd_rel->relkind == RELKIND_RELATION && target->trigdesc == NULL &&
+	        ExecCleanTargetListLength(outerPlan(node)->targetlist) ==
+	            list_length(outerPlan(node)->targetlist) &&
+	        list_length(outerPlan(node)->targetlist) == RelationGetNumberOfAttributes(target);
+	table_close(target, NoLock);
+	return plain ? node : NULL;
+}
+
+/* --- the row buffer --- */
+
+static void
+row_buffer_flush(RowBuffer *buffer)
+{
+	ResultRelInfo *target = buffer->target;
+	EState *estate = buffer->estate;
+	MemoryContext old_context;
+
+	if (buffer->count == 0)
+		return;
+
+	/* table_multi_insert may leak */
+	old_context = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
+	table_multi_insert(target->ri_RelationDesc, buffer->slots, buffer->count,
+	                   buffer->command_id, 0, buffer->bulk_insert);
+	MemoryContextSwitchTo(old_context);
+
+	for (int i = 0; i < buffer->count; i++)
+	{
+		if (target->ri_NumIndices > 0)
+			list_free(insert_index_tuples(target, buffer->slots[i], estate));
+		ExecClearTuple(buffer->slots[i]);
+	}
+	ResetPerTupleExprContext(estate);
+	buffer->rows += buffer->count;
+	buffer->count = 0;
+	buffer->bytes = 0;
+}
+
+static bool
+row_buffer_receive(TupleTableSlot *row, DestReceiver *receiver)
+{
+	RowBuffer *buffer = (RowBuffer *) receiver;
+	ResultRelInfo *target = buffer->target;
+	Relation relation = target->ri_RelationDesc;
+	TupleTableSlot *slot = buffer->slots[buffer->count];
+	TupleConstr *constraints = RelationGetDescr(relation)->constr;
+
+	if (slot == NULL)
+	{
+		MemoryContext old_context = MemoryContextSwitchTo(buffer->estate->es_query_cxt);
+
+		slot = table_slot_create(relation, NULL);
+		buffer->slots[buffer->count] = slot;
+		MemoryContextSwitchTo(old_context);
+	}
+	ExecCopySlot(slot, row);
+	slot->tts_tableOid = RelationGetRelid(relation);
+
+	if (constraints != NULL)
+	{
+		if (constraints->has_generated_stored)
+			ExecComputeStoredGenerated(target, buffer->estate, slot, CMD_INSERT);
+		ExecConstraints(target, slot, buffer->estate);
+	}
+	if (relation->rd_rel->relispartition)
+		ExecPartitionCheck(target, slot, buffer->estate, true);
+
+	buffer->bytes +=
+	    slot->tts_ops->get_heap_tuple != NULL ? slot->tts_ops->get_heap_tuple(slot)->t_len : 64;
+	buffer->count++;
+	if (buffer->count == BUFFERED_ROWS || buffer->bytes > BUFFERED_BYTES)
+		row_buffer_flush(buffer);
+	return true;
+}
+
+static void
+row_buffer_startup(DestReceiver *receiver, int operation, TupleDesc descriptor)
+{
+}
+
+static void
+row_buffer_shutdown(DestReceiver *receiver)
+{
+}
+
+static void
+row_buffer_destroy(DestReceiver *receiver)
+{
+}
+
+/* Runs the input of a plain INSERT into a row buffer; returns the number of rows. */
+static uint64
+sink_insert_buffered(PlannedStmt *insert, ModifyTable *node)
+{
+	RowBuffer *buffer = palloc0(sizeof(RowBuffer));
+	PlannedStmt *select = palloc(sizeof(PlannedStmt));
+	QueryDesc *query;
+	uint64 rows;
+
+	/* the same plan, range table and permission checks; only the top node is ours */
+	memcpy(select, insert, sizeof(PlannedStmt));
+	select->commandType = CMD_SELECT;
+	select->planTree = outerPlan(node);
+
+	buffer->receiver.receiveSlot = row_buffer_receive;
+	buffer->receiver.rStartup = row_buffer_startup;
+	buffer->receiver.rShutdown = row_buffer_shutdown;
+	buffer->receiver.rDestroy = row_buffer_destroy;
+	buffer->receiver.mydest = DestNone;
+
+	query = CreateQueryDesc(select, "", GetActiveSnapshot(), InvalidSnapshot, &buffer->receiver,
+	                        NULL, NULL, 0);
+	ExecutorStart(query, 0);
+
+	buffer->estate = query->estate;
+	buffer->command_id = GetCurrentCommandId(true);
+	buffer->estate->es_output_cid = buffer->command_id;
+	buffer->bulk_insert = GetBulkInsertState();
+	buffer->target = makeNode(ResultRelInfo);
+	ExecInitResultRelation(query->estate, buffer->target, linitial_int(node->resultRelations));
+	ExecOpenIndices(buffer->target, false);
+
+	run_to_completion(query);
+	row_buffer_flush(buffer);
+	rows = buffer->rows;
+
+	for (int i = 0; i < BUFFERED_ROWS && buffer->slots[i] != NULL; i++)
+		ExecDropSingleTupleTableSlot(buffer->slots[i]);
+	FreeBulkInsertState(buffer->bulk_insert);
+	table_finish_bulk_insert(buffer->target->ri_RelationDesc, 0);
+	ExecutorFinish(query);
+	ExecutorEnd(query); /* closes the target and its indexes, too */
+	FreeQueryDesc(query);
+	return rows;
+}
+
+/* Makes the defaults for missing fields anew when the plan is a new one. */
+static void
+sink_refresh_defaults(AppendSink *sink)
+{
+	CachedPlanSource *source = sink_plan_source(sink);
+	MemoryContext old_context;
+
+	if (sink->generation == source->generation)
+		return;
+	if (sink->defaults_context != NULL)
+		MemoryContextDelete(sink->defaults_context);
+	sink->defaults = NIL;
+	sink->defaults_context =
+	    AllocSetContextCreate(sink->context, "kafka column defaults", ALLOCSET_SMALL_SIZES);
+	old_context = MemoryContextSwitchTo(sink->defaults_context);
+	if (list_length(source->query_list) == 1)
+		sink->defaults = stream_query_missing_defaults(linitial_node(Query, source->query_list),
+		                                               sink->topic_table);
+	MemoryContextSwitchTo(old_context);
+	sink->generation = source->generation;
+}
+
+uint64
+append_sink_write(AppendSink *sink, TopicScanBatch *batch)
+{
+	CachedPlan *plan;
+	ModifyTable *plain;
+	uint64 rows;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	plan = GetCachedPlan(sink_plan_source(sink), NULL, CurrentResourceOwner, NULL);
+	sink_refresh_defaults(sink);
+	batch->defaults = sink->defaults;
+
+	plain = sink_plain_insert(plan);
+	topic_scan_set_batch(batch);
+	if (plain != NULL)
+	{
+		rows = sink_insert_buffered(linitial_node(PlannedStmt, plan->stmt_list), plain);
+		ReleaseCachedPlan(plan, CurrentResourceOwner);
+	}
+	else
+	{
+		int result;
+
+		ReleaseCachedPlan(plan, CurrentResourceOwner);
+		result = SPI_execute_plan(sink->plan, NULL, NULL, false, 0);
+		if (result < 0)
+			elog(ERROR, "could not write the batch: %s", SPI_result_code_string(result));
+		rows = SPI_processed;
+	}
+	topic_scan_set_batch(NULL);
+	PopActiveSnapshot();
+	SPI_finish();
+	return rows;
+}

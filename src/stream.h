@@ -1,0 +1,90 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream.h
+ *	  A stream's row in kafka.stream as a C struct: read, create, change.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef STREAM_H
+#define STREAM_H
+
+#include "postgres.h"
+#include "storage/lockdefs.h"
+
+typedef enum StreamTrigger
+{
+	TRIGGER_PROCESSING_TIME, /* as soon as possible, or every trigger_interval */
+	TRIGGER_AVAILABLE_NOW    /* up to the end as of the start, then stop */
+} StreamTrigger;
+
+typedef struct Stream
+{
+	char *name;
+	int64 stream_id; /* 0: not stored yet */
+	Oid owner;
+	Oid source;      /* topic table, or view over one */
+	bool query_view; /* source is a view made from the stream's query */
+	Oid target;
+	bool ignore_conflicts; /* on_conflict = 'ignore' */
+	StreamTrigger trigger;
+	int64 trigger_interval_ms;
+	int64 max_offsets_per_trigger; /* 0: no limit */
+	bool enabled;                  /* a worker shall run ... */
+	bool started_here;             /* ... in this very cluster and database */
+	bool failed;                   /* error_at is set */
+} Stream;
+
+/*
+ * Locks the definition of a stream until the end of the transaction.  A batch
+ * holds AccessShareLock; whoever changes the stream takes AccessExclusiveLock.
+ */
+extern void stream_lock(int64 stream_id, LOCKMODE mode);
+
+/*
+ * The right to run the stream, held by its worker for its life (a session
+ * lock); false when another process has it.
+ */
+extern bool stream_try_lock_worker(int64 stream_id);
+
+/*
+ * Reads a stream by name or by id, in the current memory context.  By name:
+ * ERRCODE_UNDEFINED_OBJECT unless missing_ok.  By id: NULL when it is gone, or when the
+ * extension is.
+ */
+extern Stream *stream_load(const char *name, bool missing_ok);
+extern Stream *stream_load_by_id(int64 stream_id);
+
+/*
+ * stream_load() for a caller who wants to change or wait for the stream:
+ * ERRCODE_INSUFFICIENT_PRIVILEGE unless it has the privileges of the stream's owner.
+ */
+extern Stream *stream_load_owned(const char *name, bool missing_ok);
+
+/* Stores a new stream, sets stream_id; ERRCODE_DUPLICATE_OBJECT when the name is taken. */
+extern void stream_insert(Stream *stream);
+
+/* Writes the settings (source, target, trigger, limits ...) of an existing stream. */
+extern void stream_update(const Stream *stream);
+
+/* enabled here and now, or not; either way an earlier failure is forgotten. */
+extern void stream_set_enabled(int64 stream_id, bool enabled);
+
+/* Records why the worker gave up; the stream is "failed" until start_stream. */
+extern void stream_record_failure(int64 stream_id, const ErrorData *error);
+
+/* Removes the row, the checkpoint with it, and the view of its query. */
+extern void stream_delete(const Stream *stream);
+
+/* Creates (or replaces, when stream->source is one) the view of a query for the stream's owner. */
+extern Oid stream_create_query_view(const Stream *stream, const char *query);
+
+/* The next stream_id, for a stream that is about to be stored. */
+extern int64 stream_next_id(void);
+
+/* If the stream was written by the current transaction, its worker can't have seen it. */
+extern bool stream_changed_in_transaction(int64 stream_id);
+
+/* The stream's failure as stored, raised as an error of the caller's. */
+extern void stream_raise_failure(const Stream *stream);
+
+#endif /* STREAM_H */

@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_query.h
+ *	  What a stream's query may be, and the INSERT that it becomes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef STREAM_QUERY_H
+#define STREAM_QUERY_H
+
+#include "postgres.h"
+#include "nodes/parsenodes.h"
+#include "stream.h"
+
+/*
+ * Analyzes the text of a query as the current user, with its search_path, and
+ * returns it with every name qualified.  ERRCODE_SYNTAX_ERROR unless it is one SELECT.
+ */
+extern char *stream_query_qualify(const char *query);
+
+/*
+ * The one topic table that a source reads.  Raises ERRCODE_WRONG_OBJECT_TYPE when source is
+ * neither a topic table nor a view over one, and ERRCODE_FEATURE_NOT_SUPPORTED with
+ * the reason for everything that a stream in append mode can't honour.
+ */
+extern Oid stream_query_topic_table(Oid source);
+
+/*
+ * The statement that writes a batch: columns of source and target matched by
+ * name.  Raises ERRCODE_DATATYPE_MISMATCH / ERRCODE_WRONG_OBJECT_TYPE with the columns in the
+ * detail when they don't fit.
+ */
+extern char *stream_query_insert_statement(const Stream *stream);
+
+/*
+ * The defaults (TopicColumnDefault) that target columns have for fields which
+ * are missing in a message: for every column of topic_table that the analyzed and
+ * rewritten INSERT hands through to one target column with a default.
+ */
+extern List *stream_query_missing_defaults(Query *insert, Oid topic_table);
+
+/*
+ * Privileges of the current user for a stream from topic_table: USAGE on
+ * its server, and what the plan of its statement needs.  Raises ERRCODE_INSUFFICIENT_PRIVILEGE.
+ */
+extern void stream_query_check_server_usage(Oid topic_table);
+
+#endif /* STREAM_QUERY_H */

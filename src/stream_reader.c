@@ -1,0 +1,452 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_reader.c
+ *	  A stream's side towards Kafka: fetch from the checkpoint on, and gather
+ *	  the messages of the next micro-batch.
+ *
+ * Decides which messages make a batch.  Knows nothing of what becomes of
+ * them; waiting is left to worker.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "compat.h"
+
+#include "stream_reader.h"
+
+#include "miscadmin.h"
+#include "progress.h"
+#include "utils/memutils.h"
+
+pg_noreturn static void
+data_loss(const StreamReader *reader, int32 partition, int64 low, int64 high)
+{
+	int64 next_offset = reader->checkpoint->positions[partition].next_offset;
+
+	if (next_offset < low)
+		ereport(ERROR,
+		        (errcode(ERRCODE_DATA_CORRUPTED),
+		         errmsg("messages of topic \"%s\" are gone that stream \"%s\" has not read",
+		                reader->topic, reader->stream->name),
+		         errdetail(
+		             "Partition %d: the stream is at offset %lld, but the log starts at %lld; "
+		             "%lld offset(s) are lost.",
+		             partition, (long long) next_offset, (long long) low,
+		             (long long) (low - next_offset)),
+		         errhint("Retention has passed the checkpoint. Use kafka.reset_stream to go on "
+		                 "with what is there.")));
+	ereport(ERROR,
+	        (errcode(ERRCODE_DATA_CORRUPTED),
+	         errmsg("topic \"%s\" has lost messages that stream \"%s\" has read", reader->topic,
+	                reader->stream->name),
+	         errdetail("Partition %d: the stream is at offset %lld, but the log ends at %lld.",
+	                   partition, (long long) next_offset, (long long) high),
+	         errhint(
+	             "The topic was truncated or recreated. Use kafka.reset_stream to start in the "
+	             "new one.")));
+}
+
+static void
+topic_gone(const StreamReader *reader, const char *detail)
+{
+	ereport(
+	    ERROR,
+	    (errcode(ERRCODE_DATA_CORRUPTED),
+	     errmsg("topic \"%s\" of stream \"%s\" is gone, or has fewer partitions than before",
+	            reader->topic, reader->stream->name),
+	     errdetail_internal("%s", detail),
+	     errhint("If it was recreated, use kafka.reset_stream to start in the new one.")));
+}
+
+static void
+allocate_partitions(StreamReader *reader)
+{
+	int count = reader->checkpoint->count;
+
+	if (reader->read_up_to == NULL)
+	{
+		reader->read_up_to = palloc(sizeof(int64) * count);
+		reader->fetched_up_to = palloc(sizeof(int64) * count);
+		reader->end_seen = palloc(sizeof(int64) * count);
+		reader->quota = palloc(sizeof(int64) * count);
+	}
+	else
+	{
+		reader->read_up_to = repalloc(reader->read_up_to, sizeof(int64) * count);
+		reader->fetched_up_to = repalloc(reader->fetched_up_to, sizeof(int64) * count);
+		reader->end_seen = repalloc(reader->end_seen, sizeof(int64) * count);
+		reader->quota = repalloc(reader->quota, sizeof(int64) * count);
+	}
+}
+
+static bool
+partition_at_end(const StreamReader *reader, int32 partition, int64 position)
+{
+	int64 end = reader->checkpoint->positions[partition].end_offset;
+
+	return end >= 0 && position >= end;
+}
+
+static void
+start_partition(StreamReader *reader, int32 partition)
+{
+	int64 next_offset = reader->checkpoint->positions[partition].next_offset;
+
+	reader->read_up_to[partition] = next_offset;
+	reader->fetched_up_to[partition] = next_offset;
+	reader->end_seen[partition] = -1;
+	reader->quota[partition] = 0;
+	if (!partition_at_end(reader, partition, next_offset))
+		kafka_consumer_start_partition(reader->consumer, partition, next_offset);
+}
+
+/* Compares the checkpoint with the log before anything is read. */
+static void
+check_checkpoint(StreamReader *reader)
+{
+	Checkpoint *checkpoint = reader->checkpoint;
+	int available = kafka_consumer_partition_count(reader->consumer);
+	const char *cluster_id = kafka_consumer_cluster_id(reader->consumer);
+	KafkaPartitionOffset *low;
+	KafkaPartitionOffset *high;
+
+	if (available < checkpoint->count)
+		topic_gone(reader, psprintf("The checkpoint has %d partition(s), the topic %d.",
+		                            checkpoint->count, available));
+	if (cluster_id != NULL && checkpoint->cluster_id != NULL &&
+	    strcmp(cluster_id, checkpoint->cluster_id) != 0)
+		ereport(
+		    ERROR,
+		    (errcode(ERRCODE_DATA_CORRUPTED),
+		     errmsg("stream \"%s\" is connected to another Kafka cluster than before",
+		            reader->stream->name),
+		     errdetail("Its checkpoint is of cluster \"%s\"; the servers answer as \"%s\".",
+		               checkpoint->cluster_id, cluster_id),
+		     errhint(
+		         "Offsets of one cluster mean nothing in another. Use kafka.reset_stream to "
+		         "start in the new one.")));
+
+	low = palloc0(sizeof(KafkaPartitionOffset) * checkpoint->count);
+	high = palloc0(sizeof(KafkaPartitionOffset) * checkpoint->count);
+	for (int i = 0; i < checkpoint->count; i++)
+	{
+		low[i].partition = high[i].partition = i;
+		low[i].timestamp_ms = KAFKA_OFFSET_EARLIEST;
+		high[i].timestamp_ms = KAFKA_OFFSET_LATEST;
+	}
+	kafka_consumer_lookup_offsets(reader->consumer, low, checkpoint->count);
+	kafka_consumer_lookup_offsets(reader->consumer, high, checkpoint->count);
+	for (int i = 0; i < checkpoint->count; i++)
+	{
+		int64 next_offset = checkpoint->positions[i].next_offset;
+
+		if (next_offset < low[i].offset || next_offset > high[i].offset)
+			data_loss(reader, i, low[i].offset, high[i].offset);
+		progress_set_partition(i, next_offset, low[i].offset, high[i].offset, -1);
+	}
+}
+
+StreamReader *
+stream_reader_open(const Stream *stream, const char *topic, const KafkaConnection *connection,
+                   Checkpoint *checkpoint)
+{
+	StreamReader *reader = palloc0(sizeof(StreamReader));
+
+	reader->stream = stream;
+	reader->topic = topic;
+	reader->checkpoint = checkpoint;
+	reader->consumer = kafka_consumer_open(connection, topic, CurrentMemoryContext);
+	reader->batch = kafka_message_batch_create();
+	reader->held = kafka_message_batch_create();
+	check_checkpoint(reader);
+	allocate_partitions(reader);
+	for (int i = 0; i < checkpoint->count; i++)
+		start_partition(reader, i);
+	return reader;
+}
+
+KafkaPartitionOffset *
+stream_reader_find_new_partitions(StreamReader *reader, int *count)
+{
+	int known = reader->checkpoint->count;
+	int available = kafka_consumer_partition_count(reader->consumer);
+	KafkaPartitionOffset *positions;
+
+	if (available < known)
+		topic_gone(reader, psprintf("The checkpoint has %d partition(s), the topic %d.", known,
+		                            available));
+	/* available_now reads what was there at its start */
+	*count = reader->stream->trigger == TRIGGER_AVAILABLE_NOW ? 0 : available - known;
+	if (*count == 0)
+		return NULL;
+	positions = palloc0(sizeof(KafkaPartitionOffset) * *count);
+	for (int i = 0; i < *count; i++)
+	{
+		positions[i].partition = known + i;
+		positions[i].timestamp_ms = KAFKA_OFFSET_EARLIEST;
+	}
+	kafka_consumer_lookup_offsets(reader->consumer, positions, *count);
+	return positions;
+}
+
+void
+stream_reader_add_partitions(StreamReader *reader, const KafkaPartitionOffset *positions,
+                             int count)
+{
+	Checkpoint *checkpoint = reader->checkpoint;
+	int known = checkpoint->count;
+
+	checkpoint->positions =
+	    repalloc(checkpoint->positions, sizeof(PartitionPosition) * (known + count));
+	for (int i = 0; i < count; i++)
+	{
+		checkpoint->positions[known + i].partition = positions[i].partition;
+		checkpoint->positions[known + i].next_offset = positions[i].offset;
+		checkpoint->positions[known + i].end_offset = -1;
+	}
+	checkpoint->count = known + count;
+	allocate_partitions(reader);
+	for (int i = known; i < checkpoint->count; i++)
+		start_partition(reader, i);
+}
+
+int64
+stream_reader_high_watermark(StreamReader *reader, int32 partition)
+{
+	int64 low;
+	int64 high;
+
+	return kafka_consumer_watermarks(reader->consumer, partition, &low, &high) ? high : -1;
+}
+
+/* --- what a batch may take --- */
+
+/*
+ * Shares max_offsets_per_trigger among the partitions by what they have
+ * waiting, as Spark does; nobody who has something waiting gets nothing.
+ */
+static void
+share_quota(StreamReader *reader, int64 limit)
+{
+	Checkpoint *checkpoint = reader->checkpoint;
+	int64 total = 0;
+	int64 shared = 0;
+	int largest = 0;
+
+	for (int i = 0; i < checkpoint->count; i++)
+	{
+		int64 high = stream_reader_high_watermark(reader, i);
+		int64 backlog = high - checkpoint->positions[i].next_offset;
+
+		/* not known before the first fetch: at least something */
+		reader->quota[i] = Max(backlog, 1);
+		total += reader->quota[i];
+	}
+	for (int i = 0; i < checkpoint->count; i++)
+	{
+		if (total > limit)
+			reader->quota[i] =
+			    Max((int64) ((double) reader->quota[i] * limit / total), INT64CONST(1));
+		else
+			reader->quota[i] = limit;
+		shared += reader->quota[i];
+		if (reader->quota[i] > reader->quota[largest])
+			largest = i;
+	}
+	/* rounding up the small ones must not pass the limit */
+	if (total > limit && shared > limit)
+		reader->quota[largest] = Max(reader->quota[largest] - (shared - limit), INT64CONST(1));
+}
+
+/* May the batch take this message?  Counts it as taken. */
+static bool
+within_quota(const KafkaMessage *message, void *argument)
+{
+	StreamReader *reader = argument;
+
+	if (reader->quota[message->partition] <= 0)
+		return false;
+	reader->quota[message->partition]--;
+	reader->read_up_to[message->partition] = message->offset + 1;
+	return true;
+}
+
+/*
+ * Is a message that came from Kafka wanted?  It is when it stands at or after the
+ * expected position (a re-sent one must not come twice) and before the end of
+ * available_now.
+ */
+static bool
+wanted_message(const KafkaMessage *message, void *argument)
+{
+	StreamReader *reader = argument;
+	int32 partition = message->partition;
+
+	if (partition_at_end(reader, partition, message->offset))
+	{
+		reader->end_seen[partition] = reader->checkpoint->positions[partition].end_offset;
+		return false;
+	}
+	if (message->offset < reader->fetched_up_to[partition])
+		return false;
+	reader->fetched_up_to[partition] = message->offset + 1;
+	return true;
+}
+
+/* Takes into the batch what has been fetched and its limits allow. */
+static void
+take_fetched(StreamReader *reader, int first)
+{
+	if (reader->stream->max_offsets_per_trigger > 0)
+	{
+		kafka_message_batch_filter(reader->held, first, wanted_message, reader);
+		kafka_message_batch_move(reader->held, reader->batch, within_quota, reader);
+	}
+	else
+	{
+		kafka_message_batch_filter(reader->batch, first, wanted_message, reader);
+		for (int i = first; i < reader->batch->count; i++)
+		{
+			const KafkaMessage *message = &reader->batch->messages[i];
+
+			reader->read_up_to[message->partition] = message->offset + 1;
+		}
+	}
+}
+
+static void
+handle_event(StreamReader *reader, const KafkaEvent *event)
+{
+	switch (event->type)
+	{
+		case KAFKA_EVENT_NONE:
+			break;
+		case KAFKA_EVENT_PARTITION_END:
+			reader->in_trouble = false;
+			reader->end_seen[event->partition] = event->offset;
+			break;
+		case KAFKA_EVENT_OUT_OF_RANGE:
+		{
+			KafkaPartitionOffset low = {.partition = event->partition,
+			                            .timestamp_ms = KAFKA_OFFSET_EARLIEST};
+			KafkaPartitionOffset high = {.partition = event->partition,
+			                             .timestamp_ms = KAFKA_OFFSET_LATEST};
+
+			kafka_consumer_lookup_offsets(reader->consumer, &low, 1);
+			kafka_consumer_lookup_offsets(reader->consumer, &high, 1);
+			data_loss(reader, event->partition, low.offset, high.offset);
+		}
+		case KAFKA_EVENT_UNKNOWN_TOPIC:
+			topic_gone(reader, event->message);
+			break;
+		case KAFKA_EVENT_UNREADABLE:
+			ereport(ERROR,
+			        (errcode(ERRCODE_DATA_CORRUPTED),
+			         errmsg("messages of topic \"%s\" can't be read", reader->topic),
+			         errdetail("Partition %d, offset %lld: %s", event->partition,
+			                   (long long) event->offset, event->message),
+			         errhint(
+			             "A message larger than receive.message.max.bytes needs a higher limit "
+			             "in the server's options; damaged ones can only be left out, with "
+			             "kafka.reset_stream.")));
+			break;
+		case KAFKA_EVENT_UNAUTHORIZED:
+		case KAFKA_EVENT_UNAVAILABLE:
+			reader->in_trouble = true;
+			reader->trouble = *event;
+			break;
+	}
+}
+
+/*
+ * Behind the last message of a partition there may be transaction markers and
+ * gaps: where nothing of a partition is held back, the position is as far as
+ * the library has come, or the end that Kafka has reported.
+ */
+static void
+pass_markers(StreamReader *reader)
+{
+	for (int i = 0; i < reader->held->count; i++)
+		reader->quota[reader->held->messages[i].partition] = -1;
+	for (int i = 0; i < reader->checkpoint->count; i++)
+	{
+		int64 end = reader->checkpoint->positions[i].end_offset;
+		int64 position =
+			Max(reader->end_seen[i], kafka_consumer_position(reader->consumer, i));
+
+		if (reader->held->count > 0 && reader->quota[i] < 0)
+			continue;
+		/* what is behind the end of available_now has been dropped, not read */
+		if (end >= 0)
+			position = Min(position, end);
+		reader->read_up_to[i] = Max(reader->read_up_to[i], position);
+	}
+}
+
+bool
+stream_reader_gather(StreamReader *reader)
+{
+	bool limited = reader->stream->max_offsets_per_trigger > 0;
+	int limit = limited ? (int) Min(reader->stream->max_offsets_per_trigger, max_batch_messages)
+	                    : max_batch_messages;
+	KafkaMessageBatch *fetched = limited ? reader->held : reader->batch;
+	size_t max_bytes = (size_t) max_batch_kilobytes * 1024;
+
+	kafka_message_batch_clear(reader->batch);
+	if (limited)
+	{
+		share_quota(reader, limit);
+		kafka_message_batch_move(reader->held, reader->batch, within_quota, reader);
+	}
+
+	/* with a limit per partition, more may have to be fetched than is taken */
+	while (reader->batch->count < limit && reader->batch->bytes < max_bytes &&
+	       fetched->count < 2 * (int64) limit && fetched->bytes < max_bytes)
+	{
+		KafkaEvent event;
+		int first = fetched->count;
+		int polled =
+		    kafka_consumer_poll(reader->consumer, fetched, limited ? limit : limit - first,
+		                        max_bytes, &event);
+
+		CHECK_FOR_INTERRUPTS();
+		if (polled > 0)
+		{
+			reader->in_trouble = false;
+			take_fetched(reader, first);
+		}
+		handle_event(reader, &event);
+		if (polled == 0 && event.type == KAFKA_EVENT_NONE)
+			break;
+	}
+
+	pass_markers(reader);
+	if (reader->batch->count > 0)
+		return true;
+	for (int i = 0; i < reader->checkpoint->count; i++)
+		if (reader->read_up_to[i] > reader->checkpoint->positions[i].next_offset)
+			return true;
+	return false;
+}
+
+bool
+stream_reader_at_end(const StreamReader *reader)
+{
+	for (int i = 0; i < reader->checkpoint->count; i++)
+		if (!partition_at_end(reader, i, reader->checkpoint->positions[i].next_offset))
+			return false;
+	return true;
+}
+
+void
+stream_reader_report(StreamReader *reader)
+{
+	for (int i = 0; i < reader->checkpoint->count; i++)
+	{
+		int64 low;
+		int64 high;
+
+		if (kafka_consumer_watermarks(reader->consumer, i, &low, &high))
+			progress_set_partition(i, reader->checkpoint->positions[i].next_offset, low, high,
+			                       -1);
+	}
+}

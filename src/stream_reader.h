@@ -1,0 +1,79 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_reader.h
+ *	  A stream's side towards Kafka: fetch from the checkpoint on, and gather
+ *	  the messages of the next micro-batch.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef STREAM_READER_H
+#define STREAM_READER_H
+
+#include "postgres.h"
+#include "checkpoint.h"
+#include "kafka_consumer.h"
+#include "stream.h"
+
+/* Settings; see worker.c */
+extern int max_batch_messages;
+extern int max_batch_kilobytes;
+
+typedef struct StreamReader
+{
+	const Stream *stream;
+	const char *topic;
+	KafkaConsumer *consumer;
+	Checkpoint *checkpoint;   /* positions as committed; kept up by micro_batch.c */
+	KafkaMessageBatch *batch; /* messages of the micro-batch being gathered or run */
+	int64 *read_up_to;        /* by partition: next position once the batch is committed */
+
+	/* max_offsets_per_trigger: taken from Kafka, but for a later batch */
+	KafkaMessageBatch *held;
+	int64 *fetched_up_to; /* by partition: next position to come from Kafka */
+	int64 *end_seen;      /* by partition: the end as Kafka last reported it; -1: never */
+	int64 *quota;         /* by partition: what the batch may still take */
+
+	/* the connection's last trouble, until a message or a partition's end arrives */
+	bool in_trouble;
+	KafkaEvent trouble;
+} StreamReader;
+
+/*
+ * Starts to fetch at the checkpoint.  Contacts the cluster; not in a
+ * transaction.  Raises ERRCODE_DATA_CORRUPTED with the missing range when the log no longer holds
+ * a stored position, and the errors of the look-ups.  The reader lives in the current
+ * memory context, and ends with it.
+ */
+extern StreamReader *stream_reader_open(const Stream *stream, const char *topic,
+                                        const KafkaConnection *connection,
+                                        Checkpoint *checkpoint);
+
+/*
+ * Looks for partitions that have been added since; returns their start
+ * positions (earliest) for the caller to store, and sets *count.
+ */
+extern KafkaPartitionOffset *stream_reader_find_new_partitions(StreamReader *reader,
+                                                               int *count);
+
+/* Takes up partitions that have been stored in the checkpoint. */
+extern void stream_reader_add_partitions(StreamReader *reader,
+                                         const KafkaPartitionOffset *positions, int count);
+
+/*
+ * Takes what is here into reader->batch, up to the limits, without waiting.
+ * True when there is something to commit: messages, or a position that moved
+ * over markers and gaps.  Sets reader->trouble.  Raises ERRCODE_DATA_CORRUPTED when the log is
+ * truncated under the stream or the topic is gone.
+ */
+extern bool stream_reader_gather(StreamReader *reader);
+
+/* available_now: every partition has reached its end. */
+extern bool stream_reader_at_end(const StreamReader *reader);
+
+/* Positions and watermarks into shared memory. */
+extern void stream_reader_report(StreamReader *reader);
+
+/* Low and high watermark of a partition, -1 where not known yet. */
+extern int64 stream_reader_high_watermark(StreamReader *reader, int32 partition);
+
+#endif /* STREAM_READER_H */

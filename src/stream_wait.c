@@ -1,0 +1,141 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_wait.c
+ *	  kafka.process_all_available: wait until a stream has caught up.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "compat.h"
+
+#include "access/xact.h"
+#include "checkpoint.h"
+#include "fmgr.h"
+#include "kafka_consumer.h"
+#include "miscadmin.h"
+#include "progress.h"
+#include "stream.h"
+#include "stream_query.h"
+#include "topic_schema.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(kafka_process_all_available);
+
+/* a backstop: changes are announced */
+#define CHECK_INTERVAL_MS 1000
+
+/* Where each partition of the topic ends now. */
+static KafkaPartitionOffset *
+topic_end(const Stream *stream, const TopicSchema *schema, int *count)
+{
+	KafkaConsumer *consumer =
+	    kafka_consumer_open(kafka_connection_load(schema->server_id, stream->owner),
+	                        schema->topic, CurrentMemoryContext);
+	KafkaPartitionOffset *ends;
+
+	*count = kafka_consumer_partition_count(consumer);
+	ends = palloc0(sizeof(KafkaPartitionOffset) * *count);
+	for (int i = 0; i < *count; i++)
+	{
+		ends[i].partition = i;
+		ends[i].timestamp_ms = KAFKA_OFFSET_LATEST;
+	}
+	kafka_consumer_lookup_offsets(consumer, ends, *count);
+	kafka_consumer_close(consumer);
+	return ends;
+}
+
+/* Partitions that are not there yet count as behind, unless there is nothing in them. */
+static int
+partitions_behind(const Checkpoint *checkpoint, const KafkaPartitionOffset *ends, int count,
+                  int64 *messages)
+{
+	int behind = 0;
+
+	*messages = 0;
+	for (int i = 0; i < count; i++)
+	{
+		int64 position = i < checkpoint->count ? checkpoint->positions[i].next_offset : 0;
+
+		if (position < ends[i].offset)
+		{
+			behind++;
+			*messages += ends[i].offset - position;
+		}
+	}
+	return behind;
+}
+
+Datum
+kafka_process_all_available(PG_FUNCTION_ARGS)
+{
+	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	Interval *timeout = PG_GETARG_INTERVAL_P(1);
+	Stream *stream = stream_load_owned(name, false);
+	MemoryContext scratch;
+	MemoryContext old_context;
+	TopicSchema *schema;
+	KafkaPartitionOffset *ends;
+	TimestampTz deadline;
+	int count;
+
+	progress_require_available();
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("kafka.process_all_available needs isolation level read committed"),
+		         errdetail("In this transaction no later commit can be seen.")));
+	deadline = DatumGetTimestampTz(
+	    DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()),
+	                        IntervalPGetDatum(timeout)));
+	if (stream_changed_in_transaction(stream->stream_id))
+		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+		                errmsg("stream \"%s\" was changed in this transaction", name),
+		                errdetail("Its worker starts when the transaction commits."),
+		                errhint("Use COMMIT before kafka.process_all_available.")));
+	schema = topic_schema_load(stream_query_topic_table(stream->source));
+	ends = topic_end(stream, schema, &count);
+
+	scratch = AllocSetContextCreate(CurrentMemoryContext, "kafka progress check",
+	                                ALLOCSET_DEFAULT_SIZES);
+	old_context = MemoryContextSwitchTo(scratch);
+	for (;;)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		Checkpoint *checkpoint;
+		int64 messages;
+		int behind;
+
+		stream = stream_load_owned(name, false);
+		checkpoint = checkpoint_load(stream->name, schema->topic);
+
+		behind = partitions_behind(checkpoint, ends, count, &messages);
+		if (behind == 0)
+			break;
+		if (stream->failed)
+			stream_raise_failure(stream);
+		if (!stream->enabled || !stream->started_here)
+			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			                errmsg("stream \"%s\" is stopped", name),
+			                errdetail("%lld offset(s) of %d partition(s) are not processed.",
+			                          (long long) messages, behind),
+			                errhint("Use kafka.start_stream.")));
+		if (now >= deadline)
+			ereport(
+			    ERROR,
+			    (errcode(ERRCODE_QUERY_CANCELED),
+			     errmsg("stream \"%s\" has not processed all that was available in time", name),
+			     errdetail("%lld offset(s) of %d partition(s) are not processed.",
+			               (long long) messages, behind),
+			     errhint("See kafka.stream_status for its state, or give a longer timeout.")));
+		progress_wait_for_change(stream->stream_id,
+		                         Min(TimestampDifferenceMilliseconds(now, deadline) + 1,
+		                             CHECK_INTERVAL_MS));
+		MemoryContextReset(scratch);
+	}
+	progress_end_wait();
+	MemoryContextSwitchTo(old_context);
+	MemoryContextDelete(scratch);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,529 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  The process that runs one stream: open, loop, back off, give up.
+ *
+ * Loads the stream, waits for messages without a transaction, has
+ * micro_batch.c write them, and decides what an error means.  Everything it
+ * knows is in the catalog: after an error that may pass it throws all away
+ * and begins anew.  When workers start is left to launcher.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "compat.h"
+
+#include "worker.h"
+
+#include "access/xact.h"
+#include "catalog.h"
+#include "checkpoint.h"
+#include "common/pg_prng.h"
+#include "error_class.h"
+#include "foreign/foreign.h"
+#include "launcher.h"
+#include "micro_batch.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "progress.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "stream.h"
+#include "stream_query.h"
+#include "stream_reader.h"
+#include "tcop/tcopprot.h"
+#include "topic_schema.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#define BACKOFF_FIRST_MS 1000
+
+/* how long to wait for a sign of life from a cluster in trouble */
+#define REACHABLE_TIMEOUT_MS 500
+
+int max_batch_messages = 100000;
+int max_batch_kilobytes = 32768;
+static int metadata_refresh_interval = 30;
+
+/* set by cache invalidation: server, user mapping or topic table has changed */
+static bool connection_changed = false;
+
+/* shown as wait events */
+static uint32 wait_for_messages;
+static uint32 wait_for_retry;
+
+/* for the error context */
+static StreamRun *current_run = NULL;
+
+typedef enum RunOutcome
+{
+	RUN_STOPPED, /* asked to: whoever asked knows what comes next */
+	RUN_FINISHED, /* nothing to run any more: stopped, failed, dropped, available_now at its end */
+	RUN_RELOAD    /* something has changed: open again */
+} RunOutcome;
+
+void
+worker_define_settings(void)
+{
+	DefineCustomIntVariable("kafka_ingest.max_batch_messages",
+	                        "Most messages that a micro-batch takes.", NULL,
+	                        &max_batch_messages, 100000, 1, 10000000, PGC_SIGHUP, 0, NULL, NULL,
+	                        NULL);
+	DefineCustomIntVariable("kafka_ingest.max_batch_size",
+	                        "Bytes of messages after which a micro-batch is full.", NULL,
+	                        &max_batch_kilobytes, 32768, 1, MAX_KILOBYTES, PGC_SIGHUP,
+	                        GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("kafka_ingest.metadata_refresh_interval",
+	                        "Time between looks for new partitions and dropped streams.", NULL,
+	                        &metadata_refresh_interval, 30, 1, 86400, PGC_SIGHUP, GUC_UNIT_S,
+	                        NULL, NULL, NULL);
+}
+
+static void
+connection_invalidated(Datum argument, int cache_id, uint32 hash_value)
+{
+	connection_changed = true;
+}
+
+static void
+worker_error_context(void *argument)
+{
+	if (current_run == NULL || current_run->stream == NULL)
+		return;
+	if (IsTransactionState())
+		errcontext("kafka stream \"%s\", batch %lld", current_run->stream->name,
+		           (long long) current_run->batch_id + 1);
+	else
+		errcontext("kafka stream \"%s\"", current_run->stream->name);
+}
+
+/* --- opening --- */
+
+/* Objects that a stream names may have been dropped: say so by name. */
+static void
+check_objects(const Stream *stream)
+{
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(stream->owner)))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+		                errmsg("owner of stream \"%s\" has been dropped", stream->name),
+		                errhint("Use kafka.drop_stream and create it again.")));
+	if (get_rel_relkind(stream->source) == '\0')
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+		                errmsg("source of stream \"%s\" has been dropped", stream->name),
+		                errhint("Use kafka.drop_stream and create it again.")));
+	if (get_rel_relkind(stream->target) == '\0')
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+		                errmsg("target of stream \"%s\" has been dropped", stream->name),
+		                errhint("Use kafka.alter_stream to give it another target, then "
+		                        "kafka.start_stream.")));
+}
+
+/*
+ * Reads all that the stream needs, in one transaction that ends here; then
+ * connects to Kafka.  NULL: the stream is not to be run.
+ */
+static StreamRun *
+open_stream(int64 stream_id)
+{
+	MemoryContext run_context = CurrentMemoryContext;
+	StreamRun *run = palloc0(sizeof(StreamRun));
+	KafkaConnection *connection;
+	Checkpoint *checkpoint;
+	Stream *stream;
+	TopicSchema *schema;
+	OwnerIdentity saved;
+	KafkaPartitionOffset *added;
+	int added_count;
+
+	current_run = run;
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	connection_changed = false;
+	if (!catalog_exists())
+	{
+		CommitTransactionCommand();
+		return NULL;
+	}
+	/* waits for a transaction that is about to change or drop the stream */
+	stream_lock(stream_id, AccessShareLock);
+	MemoryContextSwitchTo(run_context);
+	run->stream = stream = stream_load_by_id(stream_id);
+	if (stream == NULL || !stream->enabled || !stream->started_here || stream->failed)
+	{
+		CommitTransactionCommand();
+		return NULL;
+	}
+	progress_set_name(stream->name, stream->owner);
+	pgstat_report_appname(psprintf("kafka_ingest %s", stream->name));
+	check_objects(stream);
+
+	run->sink_context =
+	    AllocSetContextCreate(run_context, "kafka sink", ALLOCSET_DEFAULT_SIZES);
+	run->batch_context =
+	    AllocSetContextCreate(run_context, "kafka batch", ALLOCSET_DEFAULT_SIZES);
+
+	become_owner(stream, &saved);
+	run->topic_table = stream_query_topic_table(stream->source);
+	stream_query_check_server_usage(run->topic_table);
+	schema = topic_schema_load(run->topic_table);
+	run->topic = schema->topic;
+	connection = kafka_connection_load(schema->server_id, stream->owner);
+	/* what is wrong with source, target or privileges shall show now, not with the first message */
+	MemoryContextSwitchTo(run->sink_context);
+	run->sink = append_sink_create(stream, run->topic_table);
+	MemoryContextSwitchTo(run_context);
+	restore_identity(&saved);
+
+	checkpoint = checkpoint_load(stream->name, run->topic);
+	run->batch_id = checkpoint->last_batch_id;
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(run_context);
+
+	pgstat_report_activity(STATE_IDLE, NULL);
+	run->reader = stream_reader_open(stream, run->topic, connection, checkpoint);
+	added = stream_reader_find_new_partitions(run->reader, &added_count);
+	if (added_count > 0)
+	{
+		if (!micro_batch_begin_transaction(stream))
+			return NULL;
+		checkpoint_add_partitions(stream->name, run->topic, added, added_count);
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(run_context);
+		stream_reader_add_partitions(run->reader, added, added_count);
+	}
+	return run;
+}
+
+/* --- running --- */
+
+/*
+ * Looks at what changes rarely: the stream's existence, and new partitions.
+ * The empty transaction takes in what other sessions have changed.
+ */
+static bool
+refresh(StreamRun *run)
+{
+	MemoryContext run_context = CurrentMemoryContext;
+	KafkaPartitionOffset *added;
+	int added_count;
+	bool exists;
+
+	if (!micro_batch_begin_transaction(run->stream))
+		return false;
+	exists = stream_load_by_id(run->stream->stream_id) != NULL;
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(run_context);
+	if (!exists)
+		return false;
+	/* on an idle topic no message tells that the broker is back */
+	if (run->reader->in_trouble &&
+		!kafka_consumer_reachable(run->reader->consumer, REACHABLE_TIMEOUT_MS))
+		return true;
+	run->reader->in_trouble = false;
+
+	added = stream_reader_find_new_partitions(run->reader, &added_count);
+	if (added_count > 0)
+	{
+		ereport(LOG, (errmsg("kafka stream \"%s\" takes up %d new partition(s) of topic \"%s\"",
+		                     run->stream->name, added_count, run->topic)));
+		if (!micro_batch_begin_transaction(run->stream))
+			return false;
+		checkpoint_add_partitions(run->stream->name, run->topic, added, added_count);
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(run_context);
+		stream_reader_add_partitions(run->reader, added, added_count);
+		pfree(added);
+	}
+	return true;
+}
+
+/* available_now: done.  The stream is stopped in the catalog, unless it was changed meanwhile. */
+static void
+finish_available_now(StreamRun *run)
+{
+	if (!micro_batch_begin_transaction(run->stream))
+		return;
+	if (stream_load_by_id(run->stream->stream_id) != NULL)
+		stream_set_enabled(run->stream->stream_id, false);
+	CommitTransactionCommand();
+	ereport(LOG, (errmsg("kafka stream \"%s\" has processed all that was available",
+	                     run->stream->name)));
+}
+
+/* The connection's trouble as an error that users see in the status. */
+static void
+report_trouble(const StreamRun *run)
+{
+	ErrorData error = {0};
+
+	error.elevel = WARNING;
+	error.sqlerrcode = run->reader->trouble.type == KAFKA_EVENT_UNAUTHORIZED
+	                       ? ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION
+	                       : ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION;
+	error.message =
+	    psprintf("could not read topic \"%s\": %s", run->topic, run->reader->trouble.message);
+	error.hint = "The worker goes on by itself when the cluster answers again.";
+	progress_set_backing_off(&error, 0);
+	ereport(LOG, (errcode(error.sqlerrcode),
+	              errmsg("kafka stream \"%s\": %s", run->stream->name, error.message)));
+	pfree(error.message);
+}
+
+static void
+set_state(StreamState state)
+{
+	static const char *const activity[] = {"starting", "processing a batch",
+	                                       "waiting for messages", "backing off"};
+
+	progress_set_state(state);
+	if (state == STREAM_RUNNING)
+		pgstat_report_activity(STATE_RUNNING, activity[state]);
+	else
+		pgstat_report_activity(STATE_IDLE, activity[state]);
+}
+
+/* Processes batches until something ends it; errors come out as such. */
+static RunOutcome
+run_stream(int64 stream_id)
+{
+	StreamRun *run = open_stream(stream_id);
+	StreamReader *reader;
+	TimestampTz next_refresh;
+	TimestampTz next_trigger = 0;
+	bool reported_trouble = false;
+
+	if (run == NULL)
+		return RUN_FINISHED;
+	reader = run->reader;
+	set_state(STREAM_IDLE);
+	next_refresh =
+	    TimestampTzPlusMilliseconds(GetCurrentTimestamp(), metadata_refresh_interval * 1000L);
+
+	for (;;)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz wake_up = next_refresh;
+
+		CHECK_FOR_INTERRUPTS();
+		if (progress_stop_requested())
+			return RUN_STOPPED;
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		if (connection_changed)
+			return RUN_RELOAD;
+
+		if (now >= next_refresh)
+		{
+			if (!refresh(run))
+				return RUN_FINISHED;
+			now = GetCurrentTimestamp();
+			next_refresh = TimestampTzPlusMilliseconds(
+			    now, (reader->in_trouble ? 1 : metadata_refresh_interval) * INT64CONST(1000));
+			stream_reader_report(reader);
+			continue;
+		}
+
+		if (run->stream->trigger == TRIGGER_AVAILABLE_NOW && stream_reader_at_end(reader))
+		{
+			finish_available_now(run);
+			return RUN_FINISHED;
+		}
+
+		if (now >= next_trigger)
+		{
+			if (stream_reader_gather(reader))
+			{
+				set_state(STREAM_RUNNING);
+				if (!micro_batch_run(run))
+					return RUN_FINISHED;
+				reported_trouble = false;
+				next_trigger = now + run->stream->trigger_interval_ms * INT64CONST(1000);
+				continue;
+			}
+			if (reader->in_trouble)
+			{
+				/* look soon whether server or user mapping has been mended */
+				if (!reported_trouble)
+					next_refresh = TimestampTzPlusMilliseconds(now, 1000);
+				report_trouble(run);
+				reported_trouble = true;
+			}
+			else
+			{
+				reported_trouble = false;
+				stream_reader_report(reader);
+			}
+		}
+		else
+			wake_up = Min(wake_up, next_trigger);
+
+		if (!reader->in_trouble)
+			set_state(STREAM_IDLE);
+		kafka_consumer_wait(reader->consumer,
+		                    Max(TimestampDifferenceMilliseconds(now, wake_up), 0) + 1,
+		                    wait_for_messages);
+	}
+}
+
+/* --- errors --- */
+
+/* Sleeps until the next attempt; true when the worker shall end. */
+static bool
+back_off(const ErrorData *error, int failures)
+{
+	int64 delay_ms = BACKOFF_FIRST_MS;
+	TimestampTz retry_at;
+
+	for (int i = 1; i < failures && delay_ms < progress_max_restart_delay * INT64CONST(1000);
+	     i++)
+		delay_ms *= 2;
+	delay_ms = Min(delay_ms, progress_max_restart_delay * INT64CONST(1000));
+	delay_ms = (int64) (delay_ms * (0.75 + 0.5 * pg_prng_double(&pg_global_prng_state)));
+	retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay_ms);
+	progress_set_backing_off(error, retry_at);
+	pgstat_report_activity(STATE_IDLE, "backing off");
+
+	for (;;)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		CHECK_FOR_INTERRUPTS();
+		if (progress_stop_requested())
+			return true;
+		if (now >= retry_at)
+			return false;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+		                 TimestampDifferenceMilliseconds(now, retry_at) + 1, wait_for_retry);
+		ResetLatch(MyLatch);
+	}
+}
+
+/* The stream is failed from now on, for the reason given. */
+static void
+give_up(int64 stream_id, const ErrorData *error)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	if (catalog_exists())
+	{
+		stream_lock(stream_id, AccessShareLock);
+		stream_record_failure(stream_id, error);
+	}
+	CommitTransactionCommand();
+}
+
+static void
+initialize_process(int slot_index, const StreamWorkerArguments *arguments)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	(void) progress_attach_worker(slot_index, arguments->generation);
+	BackgroundWorkerInitializeConnectionByOid(arguments->database_id, InvalidOid, 0);
+
+	wait_for_messages = WaitEventExtensionNew("KafkaIngestMessages");
+	wait_for_retry = WaitEventExtensionNew("KafkaIngestRetry");
+
+	/* nothing of the database's or anybody's settings may change what a name means */
+	SetConfigOption("search_path", "", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET,
+	                PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("session_replication_role", "origin", PGC_SUSET, PGC_S_OVERRIDE);
+
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, connection_invalidated, (Datum) 0);
+	CacheRegisterSyscacheCallback(USERMAPPINGOID, connection_invalidated, (Datum) 0);
+	CacheRegisterSyscacheCallback(FOREIGNTABLEREL, connection_invalidated, (Datum) 0);
+}
+
+void
+kafka_stream_worker_main(Datum main_arg)
+{
+	StreamWorkerArguments arguments;
+	MemoryContext run_context;
+	ErrorContextCallback context_callback;
+	int volatile failures = 0;
+	int64 volatile last_batch = 0;
+	RunOutcome volatile outcome = RUN_RELOAD;
+
+	memcpy(&arguments, MyBgworkerEntry->bgw_extra, sizeof(arguments));
+	initialize_process(DatumGetInt32(main_arg), &arguments);
+
+	StartTransactionCommand();
+	if (catalog_exists() && !stream_try_lock_worker(arguments.stream_id))
+	{
+		ereport(LOG, (errmsg("another process runs kafka stream %lld already",
+		                     (long long) arguments.stream_id)));
+		proc_exit(1);
+	}
+	CommitTransactionCommand();
+
+	run_context =
+	    AllocSetContextCreate(TopMemoryContext, "kafka stream", ALLOCSET_DEFAULT_SIZES);
+	context_callback.callback = worker_error_context;
+	context_callback.arg = NULL;
+	context_callback.previous = error_context_stack;
+	error_context_stack = &context_callback;
+
+	while (outcome == RUN_RELOAD)
+	{
+		ErrorData *volatile error = NULL;
+		ErrorClass class;
+
+		MemoryContextSwitchTo(run_context);
+		PG_TRY();
+		{
+			outcome = run_stream(arguments.stream_id);
+		}
+		PG_CATCH();
+		{
+			HOLD_INTERRUPTS();
+			MemoryContextSwitchTo(TopMemoryContext);
+			error = CopyErrorData();
+			EmitErrorReport();
+			FlushErrorState();
+			AbortCurrentTransaction();
+			RESUME_INTERRUPTS();
+		}
+		PG_END_TRY();
+
+		if (current_run != NULL && current_run->batch_id > last_batch)
+		{
+			last_batch = current_run->batch_id;
+			failures = 0;
+		}
+		/* messages, then the consumer, are let go by the context's callbacks */
+		current_run = NULL;
+		MemoryContextSwitchTo(TopMemoryContext);
+		MemoryContextReset(run_context);
+		if (error == NULL)
+			continue;
+
+		failures++;
+		class = classify_error(error->sqlerrcode);
+		/*
+		 * What the stream is defined on may change in mid-run; seen from a
+		 * fresh start once more, the error tells the truth.
+		 */
+		if (class == ERROR_OF_MESSAGE || (class == ERROR_OF_DEFINITION && failures > 1))
+		{
+			give_up(arguments.stream_id, error);
+			outcome = RUN_FINISHED;
+		}
+		else if (class == ERROR_OF_ENVIRONMENT && back_off(error, failures))
+			outcome = RUN_STOPPED;
+		FreeErrorData(error);
+	}
+
+	if (outcome == RUN_FINISHED)
+		progress_not_wanted(false);
+	proc_exit(0);
+}

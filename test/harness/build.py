@@ -1,0 +1,51 @@
+"""Builds and installs the extension into a private copy of PostgreSQL, from a
+copy of the source, so that the checkout stays clean."""
+
+import os
+import shutil
+import subprocess
+
+from harness import paths
+from harness.postgres import Installation
+
+# The wheel was built by a newer compiler, whose flags pg_config repeats.
+FLAGS = {
+    15: ["COPT=-Werror"],
+    18: ["CFLAGS=-O2 -fPIC -fvisibility=hidden -fno-strict-aliasing -fwrapv -Werror"],
+}
+
+
+class BuildError(Exception):
+    pass
+
+
+def source_tree(run_directory, version):
+    return run_directory.path / f"source{version}"
+
+
+def build(version, run_directory):
+    """Returns an Installation with the extension in it, or raises BuildError."""
+    installation = Installation.copy(version, run_directory.path / f"pg{version}")
+    tree = source_tree(run_directory, version)
+    tree.mkdir()
+    for name in ("Makefile", "kafka_ingest.control", "LICENSE"):
+        shutil.copy(paths.SOURCE / name, tree)
+    for name in ("src", "sql", "expected"):
+        shutil.copytree(paths.SOURCE / name, tree / name, ignore=shutil.ignore_patterns("*.o", "*.bc"))
+    log = run_directory.logs / f"build{version}.log"
+    try:
+        make(installation, tree, log, "-j2", "all")
+        make(installation, tree, log, "install")
+    except subprocess.CalledProcessError as error:
+        raise BuildError(f"the build on PostgreSQL {version} failed, see {log}") from error
+    return installation
+
+
+def make(installation, tree, log, *arguments, environment=None):
+    """Runs make in a source tree for an installation; output is appended to log."""
+    with open(log, "ab") as output:
+        subprocess.run(["make", "-s", "-C", str(tree), f"PG_CONFIG={installation.pg_config}", "with_llvm=no",
+                        *FLAGS[installation.version], *arguments], check=True, stdin=subprocess.DEVNULL,
+                       stdout=output, stderr=subprocess.STDOUT,
+                       env={**os.environ, **installation.environment(), "MAKEFLAGS": "", "MAKELEVEL": "",
+                            **(environment or {})})

@@ -1,0 +1,181 @@
+"""make check: builds on every supported PostgreSQL, runs all suites on each,
+and ends with one line "N passed, N failed"."""
+
+import collections
+import re
+import subprocess
+import sys
+import threading
+import traceback
+import xml.etree.ElementTree as ElementTree
+
+from harness import build, paths
+from harness.postgres import VERSIONS, Cluster
+from harness.processes import clean_up_at_exit, stop_all
+
+PYTEST_LIMIT = 25 * 60  # seconds; far above what it takes
+_output = threading.Lock()
+_pytests = []
+
+
+def say(version, text):
+    with _output:
+        print(f"[{version}] {text}", flush=True)
+
+
+class Tally(collections.Counter):
+    def passed(self, version, what):
+        self["passed"] += 1
+        say(version, f"ok       {what}")
+
+    def failed(self, version, what):
+        self["failed"] += 1
+        say(version, f"FAILED   {what}")
+
+    def line(self):
+        text = f"{self['passed']} passed, {self['failed']} failed"
+        return text + (f", {self['skipped']} skipped" if self["skipped"] else "")
+
+
+def check_format(tally):
+    sources = sorted(map(str, (paths.SOURCE / "src").glob("*.[ch]")))
+    result = subprocess.run(["clang-format", "--dry-run", "-Werror", *sources], cwd=paths.SOURCE,
+                            stderr=subprocess.PIPE, text=True)
+    if result.returncode == 0:
+        tally.passed("--", "format of src/")
+    else:
+        print("\n".join(result.stderr.splitlines()[:20]), file=sys.stderr)
+        tally.failed("--", 'format of src/: run "make format"')
+
+
+def check_version(version, run_directory, tally):
+    """Everything on one PostgreSQL version."""
+    try:
+        installation = build.build(version, run_directory)
+    except build.BuildError as error:
+        tally.failed(version, str(error))
+        paths.show_tail(run_directory.logs / f"build{version}.log", 60)
+        return
+    tally.passed(version, "build without warnings")
+    tests = threading.Thread(target=run_pytest, args=(version, installation, run_directory, tally),
+                             daemon=True)
+    tests.start()
+    try:
+        run_pg_regress(version, installation, run_directory, tally)
+    finally:
+        tests.join()
+
+
+def run_pg_regress(version, installation, run_directory, tally):
+    tree = build.source_tree(run_directory, version)
+    specs = paths.TEST / "isolation"
+    if not any(tree.glob("expected/*.out")) and not specs.exists():
+        return
+    cluster = Cluster(installation, run_directory, f"regress{version}").create().start()
+    environment = {"PGHOST": str(cluster.directory), "PGPORT": str(cluster.port), "PGUSER": "postgres"}
+    log = run_directory.logs / f"regress{version}.log"
+    try:
+        build.make(installation, tree, log, "installcheck", environment=environment)
+    except subprocess.CalledProcessError:
+        paths.show_tail(tree / "regression.diffs", 80)
+    count_pg_regress(version, "sql", log, tally)
+    if specs.exists():
+        log = run_directory.logs / f"isolation{version}.log"
+        pgxs = installation.run("pg_config", "--pgxs").stdout.strip().rsplit("/", 2)[0]
+        output = run_directory.subdirectory(f"isolation{version}")
+        with open(log, "wb") as file:
+            result = subprocess.run(
+                [f"{pgxs}/test/isolation/pg_isolation_regress", f"--bindir={installation.bin}",
+                 f"--inputdir={specs}", f"--outputdir={output}", "--dbname=isolation",
+                 *sorted(spec.stem for spec in (specs / "specs").glob("*.spec"))],
+                stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                env={**environment, **installation.environment(), "PATH": "/usr/bin:/bin"})
+        if result.returncode != 0:
+            paths.show_tail(output / "regression.diffs", 80)
+        count_pg_regress(version, "isolation", log, tally)
+    cluster.remove()
+
+
+def count_pg_regress(version, suite, log, tally):
+    """Reads the results in both of pg_regress's formats (TAP since 16)."""
+    text = log.read_text(errors="replace")
+    results = [(good == "ok", name) for good, name in re.findall(r"^(ok|not ok) +\d+ +[-+] (\S+)", text, re.M)]
+    results += [(result == "ok", name) for name, result in
+                re.findall(r"^(?:test|   +) *(\S+) +\.\.\. (ok|FAILED)", text, re.M)]
+    for good, name in results:
+        (tally.passed if good else tally.failed)(version, f"{suite}/{name}")
+    if not results:
+        tally.failed(version, f"{suite}: pg_regress ran nothing, see {log}")
+        paths.show_tail(log)
+
+
+def run_pytest(version, installation, run_directory, tally):
+    report = run_directory.path / f"pytest{version}.xml"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-v", "--tb=short", "--color=no", "-rfE",
+         f"--junitxml={report}", f"--postgres-version={version}", f"--installation={installation.directory}",
+         str(paths.TEST)],
+        cwd=paths.SOURCE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace")
+    _pytests.append(process)
+    limit = threading.Timer(PYTEST_LIMIT, process.terminate)
+    limit.start()
+    for line in process.stdout:
+        say(version, line.rstrip())
+    process.wait()
+    limit.cancel()
+    try:
+        suites = ElementTree.parse(report).getroot().iter("testsuite")
+        counts = collections.Counter()
+        for suite in suites:
+            for name in ("tests", "failures", "errors", "skipped"):
+                counts[name] += int(suite.get(name, 0))
+    except (OSError, ElementTree.ParseError):
+        tally.failed(version, "pytest did not finish")
+        return
+    bad = counts["failures"] + counts["errors"]
+    tally["failed"] += bad
+    tally["skipped"] += counts["skipped"]
+    tally["passed"] += max(counts["tests"] - bad - counts["skipped"], 0)
+    if process.returncode not in (0, 1) or not counts["tests"]:
+        tally.failed(version, f"pytest: exit status {process.returncode}")
+
+
+def main():
+    clean_up_at_exit()
+    tally = Tally()
+    run_directory = paths.RunDirectory()
+
+    def guarded(version):
+        try:
+            check_version(version, run_directory, tally)
+        except Exception:
+            traceback.print_exc()
+            tally.failed(version, "the suite broke off")
+
+    try:
+        check_format(tally)
+        threads = [threading.Thread(target=guarded, args=(version,), daemon=True) for version in VERSIONS]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        good = tally["passed"] > 0 and tally["failed"] == 0
+        if not good:
+            print(f"logs: {run_directory.keep_logs('check')}", flush=True)
+    except KeyboardInterrupt:
+        tally.failed("--", "interrupted")
+        good = False
+    finally:
+        for process in _pytests:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        stop_all()
+        run_directory.remove()
+    print(tally.line(), flush=True)
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""A private Apache Kafka: one node, broker and controller in one (KRaft)."""
+
+import shutil
+import signal
+import subprocess
+
+from harness import paths
+from harness.processes import Process, wait_until
+
+SETTINGS = """
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
+log.dirs={directory}/data
+auto.create.topics.enable=false
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=2000
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+group.initial.rebalance.delay.ms=0
+log.cleaner.backoff.ms=500
+log.retention.check.interval.ms=500
+log.initial.task.delay.ms=500
+message.max.bytes=16777216
+replica.fetch.max.bytes=16777216
+"""
+
+LOGGING = """
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=%d %p %c{1}: %m%n
+rootLogger.level=WARN
+rootLogger.appenderRef.console.ref=console
+"""
+
+
+class Broker:
+    """Controls: start, stop, kill, suspend, resume.  Its address stays the same."""
+
+    def __init__(self, run_directory, name="kafka"):
+        self.directory = run_directory.subdirectory(name)
+        self.log = run_directory.logs / f"{name}.log"
+        self.port = paths.free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.process = None
+        self._suspended = False
+        self._admin = None
+
+    def create(self):
+        text = SETTINGS.format(port=self.port, controller_port=paths.free_port(), directory=self.directory)
+        self._settings = self.directory / "server.properties"
+        self._settings.write_text(text)
+        self._logging = self.directory / "log4j2.properties"
+        self._logging.write_text(LOGGING)
+        with open(self.log, "ab") as log:
+            subprocess.run(self._java("kafka.tools.StorageTool", "format", "--standalone",
+                                      "-t", "a2Fma2FfaW5nZXN0X3Rlcw", "-c", self._settings),
+                           stdout=log, stderr=log, check=True)
+        return self
+
+    def _java(self, main_class, *arguments):
+        return ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-cp", f"{paths.KAFKA_JARS}/*",
+                f"-Dlog4j2.configurationFile={self._logging}", main_class, *map(str, arguments)]
+
+    def start(self, outlive=False):
+        self.process = Process("Kafka", self._java("kafka.Kafka", self._settings), self.log,
+                               outlive=outlive)
+        try:
+            wait_until(self._is_ready, timeout=60, interval=0.05, what="Kafka answers")
+        except Exception:
+            paths.show_tail(self.log)
+            raise
+        return self
+
+    def _is_ready(self):
+        from confluent_kafka import KafkaException
+        if not self.process.is_running():
+            raise RuntimeError("Kafka did not start")
+        try:
+            return self.admin().list_topics(timeout=1).brokers
+        except KafkaException:
+            return False
+
+    def admin(self):
+        """The one client for requests; it must live as long as its answers are awaited."""
+        from confluent_kafka.admin import AdminClient
+        if self._admin is None:
+            self._admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0,
+                                       "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 100})
+        return self._admin
+
+    def stop(self, timeout=60):
+        self._suspended = False
+        self.process.stop(signal.SIGTERM, timeout)
+
+    def kill(self):
+        self._suspended = False
+        self.process.stop(signal.SIGKILL)
+
+    def suspend(self):
+        self._suspended = True
+        self.process.send(signal.SIGSTOP)
+
+    def resume(self):
+        self._suspended = False
+        self.process.send(signal.SIGCONT)
+
+    def ensure_running(self):
+        """Puts right what a test left: resumes or starts the broker."""
+        if self._suspended:
+            self.resume()
+        if not self.process.is_running():
+            self.start()
+
+    def create_topic(self, name, partitions=1, **config):
+        """Old timestamps in tests: messages are kept for ever unless config says otherwise."""
+        from confluent_kafka.admin import NewTopic
+        config = {"retention.ms": "-1", **{key.replace("_", "."): str(value) for key, value in config.items()}}
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
+        self._finish(self.admin().create_topics([topic]))
+        self._wait_for_partitions(name, partitions)
+
+    def add_partitions(self, name, total):
+        from confluent_kafka.admin import NewPartitions
+        self._finish(self.admin().create_partitions([NewPartitions(name, total)]))
+        self._wait_for_partitions(name, total)
+
+    def delete_topic(self, name):
+        self._finish(self.admin().delete_topics([name]))
+        wait_until(lambda: name not in self.admin().list_topics(timeout=10).topics,
+                   what=f"topic {name} is gone")
+
+    def _wait_for_partitions(self, name, total):
+        def all_have_leaders():
+            topic = self.admin().list_topics(timeout=10).topics.get(name)
+            return (topic and len(topic.partitions) == total
+                    and all(partition.leader >= 0 for partition in topic.partitions.values()))
+        wait_until(all_have_leaders, what=f"topic {name} has {total} partitions")
+
+    @staticmethod
+    def _finish(futures):
+        for future in futures.values():
+            future.result(timeout=30)
+
+    def remove(self):
+        if self.process and self.process.is_running():
+            self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)

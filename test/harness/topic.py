@@ -1,0 +1,117 @@
+"""A topic of the private Kafka as a test sees it: produce to it, read it back."""
+
+import contextlib
+import json
+
+from confluent_kafka import Consumer, IsolationLevel, Producer, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+
+class Topic:
+    def __init__(self, address, name, partitions, admin=None):
+        """admin: the broker's AdminClient, for offsets and messages."""
+        self.address = address
+        self.admin = admin
+        self.name = name
+        self.partitions = partitions
+        self._producer = None
+
+    def _new_producer(self, **options):
+        return Producer({"bootstrap.servers": self.address, "linger.ms": 2, "log_level": 2,
+                         "queue.buffering.max.messages": 2_000_000, "message.max.bytes": 16_000_000,
+                         "enable.idempotence": True, "reconnect.backoff.max.ms": 500, **options})
+
+    def produce(self, *values, partition=0, key=None, timestamp=None, headers=None):
+        """Writes messages and waits for the acknowledgement.
+
+        A value is bytes, text, None (a tombstone) or anything that becomes JSON;
+        timestamp is in milliseconds.
+        """
+        self.produce_all({"value": value, "partition": partition, "key": key, "timestamp": timestamp,
+                          "headers": headers} for value in values)
+
+    def produce_all(self, messages, producer=None):
+        """Writes messages given as the arguments of produce; fast for many."""
+        producer = producer or self._shared_producer()
+        errors = []
+
+        def delivered(error, _message):
+            if error:
+                errors.append(error)
+
+        for message in messages:
+            options = {name: value for name, value in message.items() if value is not None}
+            options["value"] = _as_bytes(message["value"])
+            options.setdefault("partition", 0)
+            while True:
+                try:
+                    producer.produce(self.name, on_delivery=delivered, **options)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+            producer.poll(0)
+        left = producer.flush(60)
+        assert not errors and not left, f"not produced: {left} left, errors {errors[:3]}"
+
+    def _shared_producer(self):
+        self._producer = self._producer or self._new_producer()
+        return self._producer
+
+    def produce_sequence(self, count, first=1):
+        """Writes {"id": first ...}, round robin over the partitions."""
+        self.produce_all({"value": b'{"id": %d}' % number, "partition": number % self.partitions}
+                         for number in range(first, first + count))
+
+    @contextlib.contextmanager
+    def transaction(self, commit=True, transactional_id=None, timeout_ms=60000):
+        """A Kafka transaction: yields produce(value, partition=0); then commits or aborts."""
+        producer = self._new_producer(**{"transactional.id": transactional_id or f"test-{self.name}",
+                                         "transaction.timeout.ms": timeout_ms})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+
+        def produce(*values, partition=0):
+            self.produce_all(({"value": value, "partition": partition} for value in values), producer)
+
+        yield produce
+        if commit:
+            producer.commit_transaction(30)
+        else:
+            producer.abort_transaction(30)
+
+    def offsets(self, timestamp=OffsetSpec.latest()):
+        """Per partition, Kafka's answer: the end (read_committed), or for a timestamp in ms."""
+        spec = OffsetSpec.for_timestamp(timestamp) if isinstance(timestamp, int) else timestamp
+        request = {TopicPartition(self.name, partition): spec for partition in range(self.partitions)}
+        futures = self.admin.list_offsets(request, request_timeout=30,
+                                                   isolation_level=IsolationLevel.READ_COMMITTED)
+        return {place.partition: future.result().offset for place, future in futures.items()}
+
+    def messages(self):
+        """All committed messages, as Kafka's own client reads them."""
+        ends = self.offsets()
+        consumer = Consumer({"bootstrap.servers": self.address, "group.id": "oracle",
+                             "isolation.level": "read_committed", "enable.auto.commit": False,
+                             "enable.partition.eof": True, "auto.offset.reset": "error",
+                             "fetch.message.max.bytes": 16_000_000})
+        found, open_partitions = [], set(ends)
+        starts = self.offsets(OffsetSpec.earliest())
+        consumer.assign([TopicPartition(self.name, partition, starts[partition]) for partition in ends])
+        try:
+            while open_partitions:
+                for message in consumer.consume(10000, timeout=0.1):
+                    if not message.error():
+                        found.append(message)
+                    elif message.error().code() == -191:  # _PARTITION_EOF
+                        open_partitions.discard(message.partition())
+                    else:
+                        raise RuntimeError(message.error())
+        finally:
+            consumer.close()
+        return found
+
+
+def _as_bytes(value):
+    if value is None or isinstance(value, bytes):
+        return value
+    return (value if isinstance(value, str) else json.dumps(value)).encode()

@@ -1,0 +1,77 @@
+#!/bin/bash
+# Installs what is missing on this machine, then runs a Python module of test/:
+#
+#     test/run.sh harness.check
+#
+# Debian packages need root or sudo and are touched only when one is missing;
+# the rest goes to a cache directory of the user: a Python environment and the
+# jars of Apache Kafka.  Says what it does only when it does something.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+home=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
+export KAFKA_INGEST_CACHE=${KAFKA_INGEST_CACHE:-${XDG_CACHE_HOME:-$home/.cache}/kafka_ingest}
+environment=$KAFKA_INGEST_CACHE/venv
+jars=$KAFKA_INGEST_CACHE/kafka-4.1.0
+
+say() { echo "run.sh: $*" >&2; }
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+install_packages() {
+	local package missing=()
+	for package in gcc make pkg-config python3 python3-venv clang-format \
+		postgresql-15 postgresql-server-dev-15 librdkafka-dev libcjson-dev; do
+		installed "$package" || missing+=("$package")
+	done
+	command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
+	[ -d "$jars" ] || command -v mvn >/dev/null || missing+=(maven)
+	[ ${#missing[@]} -gt 0 ] || return 0
+
+	local as_root=()
+	if [ "$(id -u)" != 0 ]; then
+		as_root=(sudo)
+		if ! command -v sudo >/dev/null || ! { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
+			say "these Debian packages are missing, and installing them needs root:"
+			say "    apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+			exit 1
+		fi
+	fi
+	say "installing ${missing[*]}"
+	as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
+	"${as_root[@]}" update >&2
+	if ! "${as_root[@]}" install -y --no-install-recommends "${missing[@]}" </dev/null >&2; then
+		say "the packages could not be installed; they are those of Debian 12 (bookworm)"
+		exit 1
+	fi
+}
+
+install_python_environment() {
+	cmp -s "$here/requirements.txt" "$environment/requirements.txt" && return
+	say "installing Python packages into $environment"
+	local python=/usr/bin/python3
+	[ -x "$python" ] || python=python3
+	"$python" -m venv --clear "$environment"
+	"$environment/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt" >&2
+	cp "$here/requirements.txt" "$environment/requirements.txt"
+}
+
+install_kafka() {
+	[ ! -d "$jars" ] || return 0
+	say "fetching Apache Kafka's jars into $jars"
+	rm -rf "$jars.part"
+	mvn -q -B -f "$here/harness/kafka-pom.xml" dependency:copy-dependencies \
+		-DoutputDirectory="$jars.part" </dev/null >&2
+	mv "$jars.part" "$jars"
+}
+
+mkdir -p "$KAFKA_INGEST_CACHE"
+{
+	flock 9
+	install_packages
+	install_python_environment
+	install_kafka
+} 9>"$KAFKA_INGEST_CACHE/lock"
+
+export PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+exec "$environment/bin/python" -m "$@"

@@ -1,0 +1,210 @@
+"""Kafka misbehaves, or just changes: brokers, transactions, partitions, retention."""
+
+import threading
+
+from expectations import assert_exact, error
+from harness.processes import wait_until
+from observer import Observer
+
+
+def test_broker_restart(db, topic, kafka):
+    db.create_tables(topic)
+    topic.produce_sequence(300)
+    db.create_stream()
+    with Observer(db):
+        assert_exact(db, topic)
+        kafka.stop()
+        kafka.start()
+        topic.produce_sequence(300, first=301)
+        assert_exact(db, topic)
+
+
+def test_broker_killed_while_ingesting(db, topic, kafka):
+    db.create_tables(topic)
+    topic.produce_sequence(60_000)
+    db.create_stream(max_offsets_per_trigger=500)
+    wait_until(lambda: db.value("SELECT count(*) FROM target") > 0)
+    kafka.kill()
+    kafka.start()
+    assert_exact(db, topic)
+
+
+def test_broker_suspended(db, topic, kafka):
+    db.create_tables(topic)
+    topic.produce_sequence(60_000)
+    db.create_stream(max_offsets_per_trigger=500)
+    wait_until(lambda: db.value("SELECT count(*) FROM target") > 0)
+    kafka.suspend()
+    # The server's other work goes on, and the worker can be stopped.
+    db.call("stop_stream")
+    db.call("start_stream")
+    kafka.resume()
+    assert_exact(db, topic)
+
+
+def test_broker_away_at_the_start(db, topic, kafka):
+    db.create_tables(topic)
+    topic.produce_sequence(30)
+    db.create_stream(start=False)
+    kafka.stop()
+    db.call("start_stream")
+    db.worker_pid()
+    kafka.start()
+    assert_exact(db, topic)
+
+
+def test_status_says_that_the_broker_is_away(db, topic, kafka):
+    db.create_tables(topic)
+    db.create_stream()
+    db.process_all_available()
+    kafka.stop()
+    db.wait_for("SELECT last_error IS NOT NULL FROM kafka.stream_status", True, timeout=60)
+    kafka.start()
+    topic.produce_sequence(30)
+    assert_exact(db, topic)
+
+
+def test_transactions(db, topic):
+    db.create_tables(topic)
+    db.create_stream()
+    with topic.transaction() as produce:
+        produce({"id": 1}, {"id": 2})
+    with topic.transaction(commit=False) as produce:
+        produce({"id": 3})
+        produce({"id": 4}, partition=1)
+    topic.produce({"id": 5}, partition=1)
+    with topic.transaction(commit=False) as produce:
+        produce({"id": 6}, partition=2)
+    assert_exact(db, topic)
+    assert db.column("SELECT id FROM target ORDER BY id") == [1, 2, 5]
+
+
+def test_open_transaction(db, topic):
+    """Nothing at or after it is read before it ends; no error meanwhile."""
+    db.create_tables(topic)
+    db.create_stream()
+    with topic.transaction() as produce:
+        topic.produce({"id": 1})
+        produce({"id": 2})
+        topic.produce({"id": 3})
+        assert_exact(db, topic)
+        assert db.column("SELECT id FROM target ORDER BY id") == [1]
+        assert db.status().last_error is None
+    assert_exact(db, topic)
+    assert db.column("SELECT id FROM target ORDER BY id") == [1, 2, 3]
+
+
+def test_transactions_with_available_now(db, topic):
+    """A partition whose end is markers and aborted data is done nevertheless."""
+    db.create_tables(topic)
+    with topic.transaction(commit=False) as produce:
+        produce({"id": 1}, {"id": 2})
+    db.create_stream(trigger="available_now")
+    db.wait_for_state("stopped")
+    assert db.next_offsets() == topic.offsets()
+    assert db.value("SELECT count(*) FROM target") == 0
+
+
+def test_new_partitions_are_read_from_their_beginning(db, topic, kafka):
+    db.create_tables(topic)
+    db.create_stream(starting_offsets="latest")
+    db.process_all_available()
+    kafka.add_partitions(topic.name, 5)
+    topic.partitions = 5
+    topic.produce_sequence(50)
+    db.wait_for("SELECT count(*) FROM kafka.stream_offset", 5, timeout=60)
+    assert_exact(db, topic)
+
+
+def test_partitions_added_while_stopped(db, topic, kafka):
+    db.create_tables(topic)
+    topic.produce_sequence(30)
+    db.create_stream()
+    db.process_all_available()
+    db.call("stop_stream")
+    kafka.add_partitions(topic.name, 4)
+    topic.partitions = 4
+    topic.produce_sequence(40, first=31)
+    db.call("start_stream")
+    assert_exact(db, topic)
+
+
+def test_deleted_topic_is_reported(db, new_topic, kafka):
+    topic = new_topic()
+    db.create_tables(topic)
+    topic.produce_sequence(30)
+    db.create_stream()
+    db.process_all_available()
+    kafka.delete_topic(topic.name)
+    db.wait_for("SELECT last_error IS NOT NULL FROM kafka.stream_status", True, timeout=60)
+    assert topic.name in str(db.status())
+
+
+def test_retention_passed_the_checkpoint(db, new_topic, kafka):
+    """The range that is gone is named; nothing is skipped in silence."""
+    from confluent_kafka import TopicPartition
+    topic = new_topic()
+    db.create_tables(topic)
+    topic.produce_sequence(100)
+    db.create_stream(start=False)
+    futures = kafka.admin().delete_records([TopicPartition(topic.name, 0, 60)])
+    [future.result(30) for future in futures.values()]
+    db.call("start_stream")
+    status = db.wait_for_state("failed", timeout=60)
+    text = f"{status.last_error} {status.last_error_detail}"
+    assert "60" in text and topic.name in text
+    assert db.value("SELECT count(*) FROM target") == 0
+    db.call("reset_stream")
+    db.call("start_stream")
+    db.process_all_available()
+    assert db.column("SELECT id FROM target ORDER BY id") == list(range(61, 101))
+
+
+def test_compacted_topic(db, new_topic):
+    """Gaps in the offsets: next_offset is a position, not a count."""
+    topic = new_topic(cleanup_policy="compact", segment_ms="100", min_cleanable_dirty_ratio="0.01",
+                      max_compaction_lag_ms="100")
+    db.create_tables(topic)
+    number = 0
+
+    def compacted():
+        nonlocal number
+        number += 1
+        topic.produce({"id": number}, key=f"key {number % 3}")
+        offsets = [message.offset() for message in topic.messages()]
+        return offsets != list(range(offsets[-1] + 1))
+
+    wait_until(compacted, timeout=60, interval=0.15, what="compaction")
+    db.create_stream()
+    assert_exact(db, topic)
+
+
+def test_producers_at_work(db, topic):
+    """Messages come in while batches are committed; a snapshot is always consistent."""
+    db.create_tables(topic)
+    db.create_stream()
+    stop = threading.Event()
+
+    def produce():
+        first = 1
+        while not stop.is_set():
+            topic.produce_sequence(500, first=first)
+            first += 500
+
+    producer = threading.Thread(target=produce)
+    with Observer(db):
+        producer.start()
+        try:
+            db.wait_for("SELECT count(*) > 20000 FROM target")
+        finally:
+            stop.set()
+            producer.join()
+        assert_exact(db, topic)
+
+
+def test_unreachable_broker_is_an_error_in_time(db):
+    db.create_server("127.0.0.1:1", name="nowhere", socket_timeout_ms=1000)
+    db.run("CREATE FOREIGN TABLE topic (id bigint) SERVER nowhere OPTIONS (topic 'x', format 'json')")
+    db.run("CREATE TABLE target (id bigint)")
+    with error("."):
+        db.create_stream()
