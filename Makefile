@@ -20,6 +20,9 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
+# PGXS does not track headers
+$(OBJS): $(wildcard src/*.h)
+
 else
 .PHONY: $(DEVELOPMENT_GOALS)
 

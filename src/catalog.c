@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "access/htup_details.h"
@@ -72,6 +73,10 @@ catalog_begin(CatalogAccess *access)
 	/* our tables have row security for their readers */
 	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
 	                         true, 0, false);
+	/* a worker has none between its steps */
+	access->snapshot_pushed = !ActiveSnapshotSet();
+	if (access->snapshot_pushed)
+		PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 }
 
@@ -79,6 +84,8 @@ void
 catalog_end(CatalogAccess *access)
 {
 	SPI_finish();
+	if (access->snapshot_pushed)
+		PopActiveSnapshot();
 	AtEOXact_GUC(true, access->guc_nest_level);
 	SetUserIdAndSecContext(access->user_id, access->security_context);
 }

@@ -17,6 +17,7 @@ typedef struct CatalogAccess
 	Oid user_id;
 	int security_context;
 	int guc_nest_level;
+	bool snapshot_pushed;
 } CatalogAccess;
 
 /* OIDs of kafka.stream and its owner; InvalidOid / false when the extension is not there. */

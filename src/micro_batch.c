@@ -24,6 +24,7 @@
 #include "progress.h"
 #include "stream_query.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 /* What an attempt to write some of the messages came to. */
@@ -173,6 +174,7 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 
 	if (last > first)
 	{
+		PushActiveSnapshot(GetTransactionSnapshot());
 		become_owner(run->stream, &saved);
 		/* what is deferred would run at COMMIT, as the wrong user and without a message to blame */
 		AfterTriggerSetState(makeNode(ConstraintsSetStmt));
@@ -184,6 +186,7 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 		scan->current = -1;
 		progress.output_rows = (int64) append_sink_write(run->sink, scan);
 		restore_identity(&saved);
+		PopActiveSnapshot();
 	}
 	checkpoint_advance(run->stream->name, run->topic, progress.batch_id, moves, move_count);
 	progress.xid = U64FromFullTransactionId(GetTopFullTransactionId());

@@ -306,7 +306,6 @@ append_sink_write(AppendSink *sink, TopicScanBatch *batch)
 	uint64 rows;
 
 	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
 	plan = GetCachedPlan(sink_plan_source(sink), NULL, CurrentResourceOwner, NULL);
 	sink_refresh_defaults(sink);
 	batch->defaults = sink->defaults;
@@ -329,7 +328,6 @@ append_sink_write(AppendSink *sink, TopicScanBatch *batch)
 		rows = SPI_processed;
 	}
 	topic_scan_set_batch(NULL);
-	PopActiveSnapshot();
 	SPI_finish();
 	return rows;
 }

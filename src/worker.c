@@ -38,6 +38,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -167,6 +168,7 @@ open_stream(int64 stream_id)
 	run->batch_context =
 	    AllocSetContextCreate(run_context, "kafka batch", ALLOCSET_DEFAULT_SIZES);
 
+	PushActiveSnapshot(GetTransactionSnapshot());
 	become_owner(stream, &saved);
 	run->topic_table = stream_query_topic_table(stream->source);
 	stream_query_check_server_usage(run->topic_table);
@@ -178,6 +180,7 @@ open_stream(int64 stream_id)
 	run->sink = append_sink_create(stream, run->topic_table);
 	MemoryContextSwitchTo(run_context);
 	restore_identity(&saved);
+	PopActiveSnapshot();
 
 	checkpoint = checkpoint_load(stream->name, run->topic);
 	run->batch_id = checkpoint->last_batch_id;
