@@ -1,4 +1,5 @@
 -- Format json: syntax, fields, paths, missing and unknown fields.
+\encoding UTF8
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS kafka_ingest;
 RESET client_min_messages;

@@ -238,6 +238,8 @@ SELECT s.name AS stream,
        CASE WHEN s.error_at IS NOT NULL THEN 'failed'
             WHEN NOT s.enabled OR NOT kafka.is_here(s.started_in_system, s.started_in_database) THEN 'stopped'
             WHEN pg_catalog.pg_is_in_recovery() THEN 'stopped'
+            -- the library is not in shared_preload_libraries
+            WHEN pg_catalog.current_setting('kafka_ingest.max_streams', true) IS NULL THEN 'stopped'
             ELSE coalesce(w.state, 'starting') END AS state,
        w.pid,
        w.since,
@@ -274,7 +276,9 @@ COMMENT ON VIEW kafka.stream_lag IS 'one row per stream and partition: committed
 CREATE VIEW kafka.stream_progress WITH (security_invoker = true) AS
 SELECT s.name AS stream, b.batch_id, b.started_at, b.num_input_rows, b.num_output_rows, b.input_bytes,
        b.input_rows_per_second, b.processed_rows_per_second, b.duration_ms,
-       b.start_offsets, b.end_offsets, b.offsets_behind_latest, b.xid
+       b.start_offsets, b.end_offsets, b.offsets_behind_latest, b.xid,
+       -- an append stream has no watermark, and no state to be late for
+       NULL::jsonb AS event_time, 0::bigint AS late_rows, 0::bigint AS state_rows
   FROM kafka.stream s
   JOIN kafka.worker_batches() b ON b.stream_id OPERATOR(pg_catalog.=) s.stream_id;
 COMMENT ON VIEW kafka.stream_progress IS 'recent micro-batches of each stream; kept in shared memory until the server restarts';

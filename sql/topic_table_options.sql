@@ -1,4 +1,5 @@
 -- Options of topic tables and their columns.
+\encoding UTF8
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS kafka_ingest;
 RESET client_min_messages;

@@ -54,6 +54,14 @@ static const Setting default_settings[] = {
 	{"fetch.queue.backoff.ms", "10", true},
 };
 
+/*
+ * A fetch that waits for more messages delays the next one, with which other
+ * partitions, or the same ones again, are to be read.
+ */
+static const Setting existing_only_settings[] = {
+	{"fetch.wait.max.ms", "10"},
+};
+
 /* What the rest of the program relies on. */
 static const Setting fixed_settings[] = {
 	{"auto.offset.reset", "error"}, /* never jump over lost data */
@@ -128,6 +136,9 @@ create_client(KafkaConsumer *consumer, const KafkaConnection *connection, char *
 			snprintf(reason, size, "Invalid value for configuration property \"%s\"",
 					 property->name);
 	}
+	if (accepted && connection->existing_only)
+		accepted = apply_settings(configuration, existing_only_settings,
+								  lengthof(existing_only_settings), reason, size);
 	accepted = accepted && apply_settings(configuration, fixed_settings,
 										  lengthof(fixed_settings), reason, size);
 	if (accepted)

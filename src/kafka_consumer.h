@@ -109,7 +109,7 @@ extern void kafka_consumer_close(KafkaConsumer *consumer);
 /*
  * Number of partitions now.  Asks the cluster, interruptible, bounded by the
  * connection's lookup_timeout_ms.  Raises ERRCODE_UNDEFINED_OBJECT for an unknown
- * topic, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION / ERRCODE_INSUFFICIENT_PRIVILEGE for authentication / ACL,
+ * topic, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION for authentication and ACL,
  * ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION when nothing answers.
  */
 extern int kafka_consumer_partition_count(KafkaConsumer *consumer);

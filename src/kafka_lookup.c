@@ -117,7 +117,7 @@ raise_if_final(KafkaConsumer *consumer, rd_kafka_resp_err_t code)
 			break;
 		case KAFKA_EVENT_UNAUTHORIZED:
 			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 					 errmsg("permission denied by Kafka for topic \"%s\" of server \"%s\"",
 							consumer->topic_name, consumer->server_name),
 					 errdetail_internal("%s.", rd_kafka_err2str(code)),

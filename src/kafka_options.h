@@ -31,6 +31,8 @@ typedef struct KafkaConnection
 	List *properties;	   /* of KafkaProperty * */
 	int lookup_timeout_ms; /* bound of metadata and offset look-ups: the
 							* server's socket_timeout_ms */
+	bool existing_only;	   /* set by who reads only what is there already: no
+							* broker shall wait for more to come */
 } KafkaConnection;
 
 /*

@@ -184,7 +184,9 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 		scan->messages = run->reader->batch->messages + first;
 		scan->count = last - first;
 		scan->current = -1;
+		scan->decode_us = 0;
 		progress.output_rows = (int64) append_sink_write(run->sink, scan);
+		progress.decode_us = scan->decode_us;
 		restore_identity(&saved);
 		PopActiveSnapshot();
 	}

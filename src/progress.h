@@ -178,7 +178,7 @@ extern void progress_end_wait(void);
  */
 extern StreamSlot *progress_attach_worker(int slot_index, uint32 generation);
 
-/* Shall the worker exit?  Its latch is set when this becomes true. */
+/* Shall the worker exit?  Its latch is set when this becomes true; it must exit then. */
 extern bool progress_stop_requested(void);
 
 extern void progress_set_name(const char *stream_name, Oid owner);

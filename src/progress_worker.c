@@ -22,7 +22,7 @@
 
 static StreamSlot *my_slot = NULL;
 static uint32 seen_start_requests; /* slot->start_requests when we attached */
-static bool exit_expected = false; /* progress_not_wanted() was called */
+static bool exit_expected = false; /* told to stop, or progress_not_wanted() was called */
 
 static StreamDetail *
 my_detail(void)
@@ -134,7 +134,11 @@ bool
 progress_stop_requested(void)
 {
 	/* unlocked: whoever sets it sets our latch afterwards */
-	return *(volatile int *) &my_slot->stop_requests > 0;
+	if (*(volatile int *) &my_slot->stop_requests == 0)
+		return false;
+	/* even if the request is rolled back before we are gone */
+	exit_expected = true;
+	return true;
 }
 
 void

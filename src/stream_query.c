@@ -242,7 +242,9 @@ rules_check_query(Query *query, QueryRules *rules)
 		bool entry_contains = false;
 
 		index++;
-		if (entry->rtekind == RTE_RELATION && entry->relkind == RELKIND_VIEW)
+		if (entry->rtekind == RTE_RELATION && !entry->inFromCl)
+			continue; /* a view's own OLD and NEW */
+		else if (entry->rtekind == RTE_RELATION && entry->relkind == RELKIND_VIEW)
 		{
 			Relation view = table_open(entry->relid, AccessShareLock);
 

@@ -58,6 +58,7 @@ topic_read_open(const TopicSchema *schema, Oid user_id)
 	KafkaConnection *connection = kafka_connection_load(schema->server_id, user_id);
 	TopicRead *read = palloc0(sizeof(TopicRead));
 
+	connection->existing_only = true;
 	read->topic = schema->topic;
 	read->server_name = connection->server_name;
 	read->timeout_ms = connection->lookup_timeout_ms;
@@ -223,8 +224,7 @@ raise_event(TopicRead *read, const KafkaEvent *event)
 			break;
 		default:
 			ereport(ERROR,
-					(event->partition < 0 ? errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION)
-										  : errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 					 errmsg("permission denied by Kafka while reading topic \"%s\" of server "
 							"\"%s\"",
 							read->topic, read->server_name),
