@@ -45,12 +45,12 @@ decoder_create(const TopicSchema *schema, const Bitmapset *wanted)
 		if (wanted != NULL && !bms_is_member(column->attnum, wanted))
 			continue;
 		decoded = from_field ? &decoder->fields[decoder->field_count++]
-							 : &decoder->metadata[decoder->metadata_count++];
+		                     : &decoder->metadata[decoder->metadata_count++];
 		decoded->column = column;
 		decoded->attribute = column->attnum - 1;
 		decoded->field = number;
 		decoded->converter = value_converter_create(decoder->workspace, column->type,
-													column->typmod, column->epoch);
+		                                            column->typmod, column->epoch);
 	}
 	if (schema->format == TOPIC_FORMAT_JSON)
 		decode_json_prepare(decoder);
@@ -159,7 +159,7 @@ add_place_to_error(void *arg)
 
 	/* cancelled, out of memory, disk full: not about the message */
 	if (category == ERRCODE_OPERATOR_INTERVENTION ||
-		category == ERRCODE_INSUFFICIENT_RESOURCES || category == ERRCODE_SYSTEM_ERROR)
+	    category == ERRCODE_INSUFFICIENT_RESOURCES || category == ERRCODE_SYSTEM_ERROR)
 		return;
 
 	old_context = MemoryContextSwitchTo(decoder->caller_context);
@@ -185,7 +185,7 @@ add_place_to_error(void *arg)
 			;
 		else if (decoder->current_column != NULL)
 			errhint("Correct the producer, or the topic table's column \"%s\".",
-					decoder->current_column->name);
+			        decoder->current_column->name);
 		else
 			errhint("Correct the producer, or the options of the topic table.");
 	}
@@ -223,9 +223,9 @@ decode_null_value(Decoder *decoder)
 			return false;
 		case NULL_VALUE_ERROR:
 			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("message has no value"),
-					 errhint("Set the topic table's option \"null_value\" to \"row\" or "
-							 "\"skip\" if the topic has tombstones.")));
+			        (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("message has no value"),
+			         errhint("Set the topic table's option \"null_value\" to \"row\" or "
+			                 "\"skip\" if the topic has tombstones.")));
 			break;
 		case NULL_VALUE_ROW:
 			break;
@@ -241,7 +241,7 @@ decode_null_value(Decoder *decoder)
 /* Formats text and bytea: the value as a whole. */
 static void
 decode_whole_value(Decoder *decoder, const char *text, size_t length, Datum *values,
-				   bool *nulls)
+                   bool *nulls)
 {
 	const DecodedColumn *column = decoder->fields;
 
@@ -257,7 +257,7 @@ decode_whole_value(Decoder *decoder, const char *text, size_t length, Datum *val
 
 static bool
 decode_row(Decoder *decoder, const KafkaMessage *message, Datum *values, bool *nulls,
-		   bool *missing)
+           bool *missing)
 {
 	const TopicSchema *schema = decoder->schema;
 	int column_count = schema->tuple_descriptor->natts;
@@ -300,14 +300,14 @@ decode_row(Decoder *decoder, const KafkaMessage *message, Datum *values, bool *n
 
 		decoder->current_column = column->column;
 		values[column->attribute] =
-			decode_metadata(decoder, column, message, &nulls[column->attribute]);
+		    decode_metadata(decoder, column, message, &nulls[column->attribute]);
 	}
 	return true;
 }
 
 bool
 decode_message(Decoder *decoder, const KafkaMessage *message, Datum *values, bool *nulls,
-			   bool *missing)
+               bool *missing)
 {
 	ErrorContextCallback callback;
 	bool row;

@@ -40,13 +40,13 @@ extern Decoder *decoder_create(const TopicSchema *schema, const Bitmapset *wante
  * topic, partition, offset and column; HINT says what to do.
  */
 extern bool decode_message(Decoder *decoder, const KafkaMessage *message, Datum *values,
-						   bool *nulls, bool *missing);
+                           bool *nulls, bool *missing);
 
 /*
  * For a caller that passed "missing" and has no default for such a column: an error,
  * as above, if its type is a domain that does not allow NULL.
  */
 extern void decoder_check_missing(Decoder *decoder, const KafkaMessage *message,
-								  AttrNumber attnum);
+                                  AttrNumber attnum);
 
 #endif /* DECODE_H */

@@ -63,7 +63,7 @@ read_field(Decoder *decoder, const char **position, const char *end)
 				appendStringInfoChar(text, *p);
 		}
 		else if (*p == schema->csv_escape && p + 1 < end &&
-				 (p[1] == schema->csv_escape || p[1] == schema->csv_quote))
+		         (p[1] == schema->csv_escape || p[1] == schema->csv_quote))
 			appendStringInfoChar(text, *++p);
 		else if (*p == schema->csv_quote)
 			in_quotes = false;
@@ -72,11 +72,11 @@ read_field(Decoder *decoder, const char **position, const char *end)
 	}
 	if (in_quotes)
 		ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
-						errmsg("unterminated CSV quoted field")));
+		                errmsg("unterminated CSV quoted field")));
 
 	field_end = p;
 	field.is_null = !quoted && field_end - start == strlen(schema->csv_null) &&
-					memcmp(start, schema->csv_null, field_end - start) == 0;
+	                memcmp(start, schema->csv_null, field_end - start) == 0;
 	field.end = CSV_RECORD_END;
 	if (p < end && *p == schema->csv_delimiter)
 	{
@@ -88,9 +88,9 @@ read_field(Decoder *decoder, const char **position, const char *end)
 		p += *p == '\r' && p + 1 < end && p[1] == '\n' ? 2 : 1;
 		if (p < end)
 			ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
-							errmsg("unquoted line end found in CSV record"),
-							errdetail("A message must be one record."),
-							errhint("Put fields with line ends in quotes.")));
+			                errmsg("unquoted line end found in CSV record"),
+			                errdetail("A message must be one record."),
+			                errhint("Put fields with line ends in quotes.")));
 	}
 	*position = p;
 	return field;
@@ -123,12 +123,11 @@ check_field_count(Decoder *decoder, int field_count)
 	if (field_count == column_count)
 		return;
 	decoder->current_column = missing;
-	ereport(ERROR,
-			(errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
-			 missing == NULL ? errmsg("extra data after last expected column")
-							 : errmsg("missing data for column \"%s\"", missing->name),
-			 errdetail("Number of fields: %d; number of columns from the value: %d.",
-					   field_count, column_count)));
+	ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
+	                missing == NULL ? errmsg("extra data after last expected column")
+	                                : errmsg("missing data for column \"%s\"", missing->name),
+	                errdetail("Number of fields: %d; number of columns from the value: %d.",
+	                          field_count, column_count)));
 }
 
 void
@@ -152,8 +151,8 @@ decode_csv(Decoder *decoder, const char *text, size_t length, Datum *values, boo
 				value_check_null(next_column->converter);
 			else
 				values[next_column->attribute] =
-					value_from_text(next_column->converter, decoder->csv_text.data,
-									decoder->csv_text.len);
+				    value_from_text(next_column->converter, decoder->csv_text.data,
+				                    decoder->csv_text.len);
 			decoder->current_column = NULL;
 			next_column++;
 		}

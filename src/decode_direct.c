@@ -29,13 +29,8 @@
 #define MAX_DIGITS 18
 
 static const uint64 powers_of_ten[] = {
-	UINT64CONST(1),
-	UINT64CONST(10),
-	UINT64CONST(100),
-	UINT64CONST(1000),
-	UINT64CONST(10000),
-	UINT64CONST(100000),
-	UINT64CONST(1000000),
+    UINT64CONST(1),     UINT64CONST(10),     UINT64CONST(100),     UINT64CONST(1000),
+    UINT64CONST(10000), UINT64CONST(100000), UINT64CONST(1000000),
 };
 
 void
@@ -150,7 +145,7 @@ float8_value(const char *text, size_t length, Datum *value)
 {
 #if FLT_EVAL_METHOD == 0 && DBL_MANT_DIG == 53
 	static const double exact_powers[] = {1e0, 1e1, 1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-										  1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
+	                                      1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
 	const char *position = text;
 	const char *end = text + length;
 	bool negative = length > 0 && *text == '-';
@@ -301,9 +296,9 @@ numeric_value(int32 typmod, const char *text, size_t length, ValueMemory *memory
 	}
 
 	header = NUMERIC_SHORT_HEADER | (negative ? NUMERIC_SHORT_NEGATIVE : 0) |
-			 scale << NUMERIC_SHORT_SCALE_SHIFT |
-			 (weight < 0 ? NUMERIC_SHORT_WEIGHT_SIGNED : 0) |
-			 (weight & NUMERIC_SHORT_WEIGHT_MASK);
+	         scale << NUMERIC_SHORT_SCALE_SHIFT |
+	         (weight < 0 ? NUMERIC_SHORT_WEIGHT_SIGNED : 0) |
+	         (weight & NUMERIC_SHORT_WEIGHT_MASK);
 	size = VARHDRSZ + sizeof(header) + (last - first) * sizeof(int16);
 	result = value_memory_alloc(memory, size);
 	SET_VARSIZE(result, size);
@@ -382,7 +377,7 @@ read_date(const char *p, int *days)
 	int year = century * 100 + year_of_century;
 
 	if (century < 0 || year_of_century < 0 || year == 0 || p[4] != '-' || p[7] != '-' ||
-		month < 1 || month > 12 || day < 1 || day > day_tab[isleap(year)][month - 1])
+	    month < 1 || month > 12 || day < 1 || day > day_tab[isleap(year)][month - 1])
 		return false;
 	*days = date2j(year, month, day) - POSTGRES_EPOCH_JDATE;
 	return true;
@@ -394,7 +389,7 @@ read_date(const char *p, int *days)
  */
 static bool
 timestamp_value(bool with_time_zone, int32 typmod, const char *text, size_t length,
-				Datum *value)
+                Datum *value)
 {
 	const char *end = text + length;
 	int days;
@@ -406,7 +401,7 @@ timestamp_value(bool with_time_zone, int32 typmod, const char *text, size_t leng
 	Timestamp result;
 
 	if (length < 19 || !read_date(text, &days) || (text[10] != 'T' && text[10] != ' ') ||
-		text[13] != ':' || text[16] != ':')
+	    text[13] != ':' || text[16] != ':')
 		return false;
 	hour = two_digits(text + 11);
 	minute = two_digits(text + 14);
@@ -454,8 +449,8 @@ timestamp_value(bool with_time_zone, int32 typmod, const char *text, size_t leng
 		return false;
 
 	result = days * USECS_PER_DAY +
-			 (hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second) * USECS_PER_SEC +
-			 (int64) fraction;
+	         (hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second) * USECS_PER_SEC +
+	         (int64) fraction;
 	if (with_time_zone)
 		result -= zone_seconds * USECS_PER_SEC;
 	*value = TimestampGetDatum(result);
@@ -464,7 +459,7 @@ timestamp_value(bool with_time_zone, int32 typmod, const char *text, size_t leng
 
 bool
 direct_value(DirectType type, int32 typmod, const char *text, size_t length,
-			 ValueMemory *memory, Datum *value)
+             ValueMemory *memory, Datum *value)
 {
 	int64 integer;
 	int days;

@@ -42,17 +42,17 @@ static int64
 microseconds_per_unit(TopicEpoch epoch)
 {
 	return epoch == EPOCH_SECONDS        ? USECS_PER_SEC
-		   : epoch == EPOCH_MILLISECONDS ? INT64CONST(1000)
-										 : INT64CONST(1);
+	       : epoch == EPOCH_MILLISECONDS ? INT64CONST(1000)
+	                                     : INT64CONST(1);
 }
 
 pg_noreturn static void
 epoch_out_of_range(Oid type, const char *units)
 {
 	ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-					errmsg(type == DATEOID ? "date out of range: \"%s\""
-										   : "timestamp out of range: \"%s\"",
-						   units)));
+	                errmsg(type == DATEOID ? "date out of range: \"%s\""
+	                                       : "timestamp out of range: \"%s\"",
+	                       units)));
 }
 
 Datum
@@ -74,18 +74,17 @@ epoch_value(TopicEpoch epoch, Oid type, int32 typmod, int64 units)
 	}
 
 	if (pg_mul_s64_overflow(units, microseconds_per_unit(epoch), &timestamp) ||
-		pg_add_s64_overflow(timestamp, UNIX_EPOCH_DAYS * USECS_PER_DAY, &timestamp) ||
-		!IS_VALID_TIMESTAMP(timestamp))
+	    pg_add_s64_overflow(timestamp, UNIX_EPOCH_DAYS * USECS_PER_DAY, &timestamp) ||
+	    !IS_VALID_TIMESTAMP(timestamp))
 		epoch_out_of_range(type, psprintf(INT64_FORMAT, units));
 	if (typmod >= 0) /* timestamp and timestamptz are rounded alike */
 		return DirectFunctionCall2(timestamp_scale, TimestampGetDatum(timestamp),
-								   Int32GetDatum(typmod));
+		                           Int32GetDatum(typmod));
 	return TimestampGetDatum(timestamp);
 }
 
 Datum
-epoch_value_from_text(TopicEpoch epoch, Oid type, int32 typmod, const char *text,
-					  size_t length)
+epoch_value_from_text(TopicEpoch epoch, Oid type, int32 typmod, const char *text, size_t length)
 {
 	const char *end = text + length;
 	bool negative = length > 0 && *text == '-';
@@ -103,17 +102,17 @@ epoch_value_from_text(TopicEpoch epoch, Oid type, int32 typmod, const char *text
 			break;
 		}
 		in_range = in_range && !pg_mul_s64_overflow(units, 10, &units) &&
-				   !pg_sub_s64_overflow(units, *p - '0', &units);
+		           !pg_sub_s64_overflow(units, *p - '0', &units);
 	}
 	if (!negative)
 		in_range = in_range && !pg_sub_s64_overflow(0, units, &units);
 
 	if (!valid)
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_DATETIME_FORMAT),
-				 errmsg("invalid epoch value: \"%s\"", decode_excerpt(text, length, 0)),
-				 errdetail("Expected an integer number of %s since 1970-01-01 00:00 UTC.",
-						   unit_name(epoch))));
+		        (errcode(ERRCODE_INVALID_DATETIME_FORMAT),
+		         errmsg("invalid epoch value: \"%s\"", decode_excerpt(text, length, 0)),
+		         errdetail("Expected an integer number of %s since 1970-01-01 00:00 UTC.",
+		                   unit_name(epoch))));
 	if (!in_range)
 		epoch_out_of_range(type, decode_excerpt(text, length, 0));
 	return epoch_value(epoch, type, typmod, units);

@@ -55,15 +55,14 @@ prepare_call(FunctionCallInfo fcinfo)
 
 	relid = OidIsValid(row_type) ? get_typ_typrelid(row_type) : InvalidOid;
 	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("%s is not the row type of a topic table",
-						OidIsValid(row_type) ? format_type_be(row_type) : "unknown"),
-				 errhint("Name the topic table's row type: "
-						 "kafka.decode_message(NULL::my_topic_table, value).")));
+		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+		                errmsg("%s is not the row type of a topic table",
+		                       OidIsValid(row_type) ? format_type_be(row_type) : "unknown"),
+		                errhint("Name the topic table's row type: "
+		                        "kafka.decode_message(NULL::my_topic_table, value).")));
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "kafka.decode_message",
-									ALLOCSET_SMALL_SIZES);
+	                                ALLOCSET_SMALL_SIZES);
 	old_context = MemoryContextSwitchTo(context);
 	call = palloc0(sizeof(DecodeCall));
 	call->context = context;
@@ -108,5 +107,5 @@ kafka_decode_message(PG_FUNCTION_ARGS)
 	if (!decode_message(call->decoder, &message, call->values, call->nulls, NULL))
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(HeapTupleGetDatum(
-		heap_form_tuple(call->schema->tuple_descriptor, call->values, call->nulls)));
+	    heap_form_tuple(call->schema->tuple_descriptor, call->values, call->nulls)));
 }

@@ -60,7 +60,7 @@ extern DirectType direct_type(Oid type);
  * also for all that is an error: the input function then says which.
  */
 extern bool direct_value(DirectType type, int32 typmod, const char *text, size_t length,
-						 ValueMemory *memory, Datum *value);
+                         ValueMemory *memory, Datum *value);
 
 /* --- decode_value.c: any type --- */
 
@@ -79,8 +79,8 @@ typedef struct ValueWorkspace
 extern ValueWorkspace *value_workspace_create(void);
 
 /* Creates a converter to a type, in the workspace's context. */
-extern ValueConverter *value_converter_create(ValueWorkspace *workspace, Oid type,
-											  int32 typmod, TopicEpoch epoch);
+extern ValueConverter *value_converter_create(ValueWorkspace *workspace, Oid type, int32 typmod,
+                                              TopicEpoch epoch);
 
 /*
  * The value of a piece of JSON, a missing one and null being NULL.  Errors
@@ -88,7 +88,7 @@ extern ValueConverter *value_converter_create(ValueWorkspace *workspace, Oid typ
  * ERRCODE_INVALID_TEXT_REPRESENTATION for JSON of another shape than the type.
  */
 extern Datum value_from_json(ValueConverter *converter, const JsonFragment *json,
-							 bool *is_null);
+                             bool *is_null);
 
 /* The value of a text in the server encoding, by the input function's rules. */
 extern Datum value_from_text(ValueConverter *converter, const char *text, size_t length);
@@ -112,7 +112,7 @@ extern size_t value_memory_size(const ValueConverter *converter, const JsonFragm
  */
 extern Datum epoch_value(TopicEpoch epoch, Oid type, int32 typmod, int64 units);
 extern Datum epoch_value_from_text(TopicEpoch epoch, Oid type, int32 typmod, const char *text,
-								   size_t length);
+                                   size_t length);
 
 /* --- decode.c --- */
 
@@ -159,16 +159,16 @@ extern char *decode_excerpt(const char *text, size_t length, size_t position);
 /* Once, when the decoder's columns are known. */
 extern void decode_json_prepare(Decoder *decoder);
 extern void decode_json(Decoder *decoder, const char *text, size_t length, Datum *values,
-						bool *nulls, bool *missing);
+                        bool *nulls, bool *missing);
 
 extern void decode_csv_prepare(Decoder *decoder);
 extern void decode_csv(Decoder *decoder, const char *text, size_t length, Datum *values,
-					   bool *nulls);
+                       bool *nulls);
 
 /* --- decode_metadata.c --- */
 
 /* Sets *is_null where the message does not know (see kafka.decode_message). */
 extern Datum decode_metadata(Decoder *decoder, const DecodedColumn *column,
-							 const KafkaMessage *message, bool *is_null);
+                             const KafkaMessage *message, bool *is_null);
 
 #endif /* DECODE_INTERNAL_H */

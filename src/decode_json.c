@@ -86,24 +86,23 @@ report_scan_error(const JsonScanner *scanner, const char *text, size_t length)
 
 	if (scanner->error == JSON_SCAN_TOO_DEEP)
 		ereport(ERROR,
-				(errcode(ERRCODE_STATEMENT_TOO_COMPLEX), errmsg("JSON is nested too deeply"),
-				 errdetail("At byte %zu there are more than %d arrays and objects around it.",
-						   position + 1, JSON_MAX_DEPTH)));
+		        (errcode(ERRCODE_STATEMENT_TOO_COMPLEX), errmsg("JSON is nested too deeply"),
+		         errdetail("At byte %zu there are more than %d arrays and objects around it.",
+		                   position + 1, JSON_MAX_DEPTH)));
 	if (length == 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-						errmsg("invalid input syntax for type %s", "json"),
-						errdetail("The value is empty.")));
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-			 errmsg("invalid input syntax for type %s", "json"),
-			 errdetail("%s at byte %zu of %zu: %s", describe_error(scanner->error),
-					   Min(position + 1, length), length,
-					   decode_excerpt(text, length, position))));
+		                errmsg("invalid input syntax for type %s", "json"),
+		                errdetail("The value is empty.")));
+	ereport(ERROR, (errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+	                errmsg("invalid input syntax for type %s", "json"),
+	                errdetail("%s at byte %zu of %zu: %s", describe_error(scanner->error),
+	                          Min(position + 1, length), length,
+	                          decode_excerpt(text, length, position))));
 }
 
 void
 decode_json(Decoder *decoder, const char *text, size_t length, Datum *values, bool *nulls,
-			bool *missing)
+            bool *missing)
 {
 	const JsonFragment *fragments;
 	const JsonFragment *unknown;
@@ -117,15 +116,15 @@ decode_json(Decoder *decoder, const char *text, size_t length, Datum *values, bo
 	unknown = json_fields_unknown(decoder->json_fields);
 	if (unknown != NULL && decoder->schema->unknown_field == UNKNOWN_FIELD_ERROR)
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("unknown field %s", decode_excerpt(unknown->text, unknown->length, 0)),
-				 errhint("Add a column for it to the topic table, or set its option "
-						 "\"unknown_field\" to \"ignore\".")));
+		        (errcode(ERRCODE_UNDEFINED_COLUMN),
+		         errmsg("unknown field %s", decode_excerpt(unknown->text, unknown->length, 0)),
+		         errhint("Add a column for it to the topic table, or set its option "
+		                 "\"unknown_field\" to \"ignore\".")));
 
 	fragments = json_fields_fragments(decoder->json_fields);
 	for (int i = 0; i < decoder->field_count; i++)
 		memory_size += value_memory_size(decoder->fields[i].converter,
-										 &fragments[decoder->fields[i].field]);
+		                                 &fragments[decoder->fields[i].field]);
 	value_memory_reserve(&decoder->workspace->memory, memory_size);
 
 	for (int i = 0; i < decoder->field_count; i++)
@@ -140,6 +139,6 @@ decode_json(Decoder *decoder, const char *text, size_t length, Datum *values, bo
 		}
 		decoder->current_column = column->column;
 		values[column->attribute] =
-			value_from_json(column->converter, json, &nulls[column->attribute]);
+		    value_from_json(column->converter, json, &nulls[column->attribute]);
 	}
 }

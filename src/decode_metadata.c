@@ -29,9 +29,8 @@ integer_datum(Oid type, int64 value)
 		case INT2OID:
 			if (value > PG_INT16_MAX)
 				ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-								errmsg("value \"" INT64_FORMAT
-									   "\" is out of range for type %s",
-									   value, "smallint")));
+				                errmsg("value \"" INT64_FORMAT "\" is out of range for type %s",
+				                       value, "smallint")));
 			return Int16GetDatum((int16) value);
 		case INT4OID:
 			return Int32GetDatum((int32) value);
@@ -79,12 +78,12 @@ headers_array(const TopicColumn *column, const KafkaHeader *headers, int count)
 		values[0] = CStringGetTextDatum(header_text(headers[i].name, strlen(headers[i].name)));
 		if (headers[i].value != NULL)
 			values[1] = PointerGetDatum(
-				cstring_to_text_with_len(headers[i].value, headers[i].value_length));
+			    cstring_to_text_with_len(headers[i].value, headers[i].value_length));
 		elements[i] = HeapTupleGetDatum(heap_form_tuple(tuple_descriptor, values, nulls));
 	}
 	get_typlenbyvalalign(header_type, &element_length, &element_by_value, &element_alignment);
 	return PointerGetDatum(construct_array(elements, count, header_type, element_length,
-										   element_by_value, element_alignment));
+	                                       element_by_value, element_alignment));
 }
 
 /* [{"key": ..., "value": ...}, ...] */
@@ -140,7 +139,7 @@ headers_datum(const DecodedColumn *column, const KafkaMessage *message)
 
 Datum
 decode_metadata(Decoder *decoder, const DecodedColumn *column, const KafkaMessage *message,
-				bool *is_null)
+                bool *is_null)
 {
 	const TopicColumn *topic_column = column->column;
 	const char *text;
@@ -165,12 +164,12 @@ decode_metadata(Decoder *decoder, const DecodedColumn *column, const KafkaMessag
 			if (message->timestamp_ms == -1)
 				break;
 			return epoch_value(EPOCH_MILLISECONDS, topic_column->type, topic_column->typmod,
-							   message->timestamp_ms);
+			                   message->timestamp_ms);
 		case COLUMN_FROM_TIMESTAMP_TYPE:
 			if (message->timestamp_type == KAFKA_TIMESTAMP_NONE)
 				break;
 			text = message->timestamp_type == KAFKA_TIMESTAMP_CREATE_TIME ? "create_time"
-																		  : "log_append_time";
+			                                                              : "log_append_time";
 			return value_from_text(column->converter, text, strlen(text));
 		case COLUMN_FROM_KEY:
 			if (message->key == NULL)

@@ -119,8 +119,9 @@ prepare_composite(ValueConverter *converter)
 		if (attribute->attisdropped)
 			continue;
 		fields[i] = json_fields_add(converter->fields, &name, 1);
-		converter->column_converters[i] = value_converter_create(
-			workspace, attribute->atttypid, attribute->atttypmod, EPOCH_NONE);
+		converter->column_converters[i] =
+		    value_converter_create(workspace, attribute->atttypid, attribute->atttypmod,
+		                           EPOCH_NONE);
 	}
 	json_fields_finish(converter->fields);
 	for (int i = 0; i < column_count; i++)
@@ -167,9 +168,9 @@ value_converter_create(ValueWorkspace *workspace, Oid type, int32 typmod, TopicE
 		{
 			converter->shape = VALUE_ARRAY;
 			converter->inner =
-				value_converter_create(workspace, element_type, typmod, EPOCH_NONE);
+			    value_converter_create(workspace, element_type, typmod, EPOCH_NONE);
 			get_typlenbyvalalign(element_type, &converter->element_length,
-								 &converter->element_by_value, &converter->element_alignment);
+			                     &converter->element_by_value, &converter->element_alignment);
 		}
 		else if (kind == TYPTYPE_COMPOSITE)
 		{
@@ -198,7 +199,7 @@ input_value(ValueConverter *converter, const char *text, size_t length)
 		appendBinaryStringInfo(buffer, text, length);
 	}
 	return InputFunctionCall(&converter->input, buffer->data, converter->input_parameter,
-							 converter->typmod);
+	                         converter->typmod);
 }
 
 /* The contents of a string with its escapes resolved, in the workspace's text. */
@@ -212,18 +213,18 @@ unescape_string(ValueWorkspace *workspace, const JsonFragment *json)
 
 	resetStringInfo(buffer);
 	enlargeStringInfo(buffer, workspace->put_code_point == NULL
-								  ? contents_length
-								  : JSON_UNESCAPED_SIZE(contents_length));
+	                              ? contents_length
+	                              : JSON_UNESCAPED_SIZE(contents_length));
 	length = json_unescape(json->text + 1, contents_length, buffer->data,
-						   workspace->put_code_point, &error);
+	                       workspace->put_code_point, &error);
 	if (length < 0 && error == JSON_SCAN_NUL_CHARACTER)
 		ereport(ERROR, (errcode(ERRCODE_UNTRANSLATABLE_CHARACTER),
-						errmsg("unsupported Unicode escape sequence"),
-						errdetail("\\u0000 cannot be converted to text.")));
+		                errmsg("unsupported Unicode escape sequence"),
+		                errdetail("\\u0000 cannot be converted to text.")));
 	if (length < 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-						errmsg("invalid input syntax for type %s", "json"),
-						errdetail("A Unicode surrogate is not part of a pair.")));
+		                errmsg("invalid input syntax for type %s", "json"),
+		                errdetail("A Unicode surrogate is not part of a pair.")));
 	buffer->len = length;
 	buffer->data[length] = '\0';
 }
@@ -237,16 +238,16 @@ value_from_text(ValueConverter *converter, const char *text, size_t length)
 	{
 		case VALUE_SCALAR:
 			if (direct_value(converter->direct, converter->typmod, text, length,
-							 &converter->workspace->memory, &value))
+			                 &converter->workspace->memory, &value))
 				return value;
 			break;
 		case VALUE_EPOCH:
 			return epoch_value_from_text(converter->epoch, converter->type, converter->typmod,
-										 text, length);
+			                             text, length);
 		case VALUE_DOMAIN:
 			value = value_from_text(converter->inner, text, length);
 			domain_check(value, false, converter->type, &converter->domain_cache,
-						 converter->workspace->context);
+			             converter->workspace->context);
 			return value;
 		default:
 			break;
@@ -261,7 +262,7 @@ value_from_bytes(ValueConverter *converter, const char *bytes, size_t length)
 
 	if (converter->shape == VALUE_DOMAIN)
 		domain_check(value, false, converter->type, &converter->domain_cache,
-					 converter->workspace->context);
+		             converter->workspace->context);
 	return value;
 }
 
@@ -284,7 +285,7 @@ value_check_null(ValueConverter *converter)
 {
 	if (converter->shape == VALUE_DOMAIN)
 		domain_check((Datum) 0, true, converter->type, &converter->domain_cache,
-					 converter->workspace->context);
+		             converter->workspace->context);
 }
 
 Datum
@@ -315,7 +316,7 @@ value_from_json(ValueConverter *converter, const JsonFragment *json, bool *is_nu
 		case VALUE_DOMAIN:
 			value = value_from_json(converter->inner, json, is_null);
 			domain_check(value, *is_null, converter->type, &converter->domain_cache,
-						 converter->workspace->context);
+			             converter->workspace->context);
 			return value;
 		default:
 			break;
@@ -329,9 +330,9 @@ value_memory_size(const ValueConverter *converter, const JsonFragment *json)
 	while (converter->shape == VALUE_DOMAIN)
 		converter = converter->inner;
 	if (converter->shape != VALUE_SCALAR ||
-		(converter->direct != DIRECT_TEXT && converter->direct != DIRECT_NUMERIC &&
-		 converter->direct != DIRECT_UUID) ||
-		json->kind == JSON_KIND_MISSING || json->kind == JSON_KIND_NULL)
+	    (converter->direct != DIRECT_TEXT && converter->direct != DIRECT_NUMERIC &&
+	     converter->direct != DIRECT_UUID) ||
+	    json->kind == JSON_KIND_MISSING || json->kind == JSON_KIND_NULL)
 		return 0;
 	return DIRECT_VALUE_SIZE(json->length);
 }
@@ -340,8 +341,8 @@ pg_noreturn static void
 expected_json(const char *what, const JsonFragment *json)
 {
 	ereport(ERROR, (errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-					errmsg("expected JSON %s, but found \"%s\"", what,
-						   decode_excerpt(json->text, json->length, 0))));
+	                errmsg("expected JSON %s, but found \"%s\"", what,
+	                       decode_excerpt(json->text, json->length, 0))));
 }
 
 static void
@@ -350,13 +351,12 @@ add_element(ArrayElements *elements, Datum value, bool is_null)
 	if (elements->count == elements->capacity)
 	{
 		elements->capacity = Max(16, 2 * elements->capacity);
-		elements->values =
-			elements->values == NULL
-				? palloc(sizeof(Datum) * elements->capacity)
-				: repalloc(elements->values, sizeof(Datum) * elements->capacity);
+		elements->values = elements->values == NULL
+		                       ? palloc(sizeof(Datum) * elements->capacity)
+		                       : repalloc(elements->values, sizeof(Datum) * elements->capacity);
 		elements->nulls = elements->nulls == NULL
-							  ? palloc(sizeof(bool) * elements->capacity)
-							  : repalloc(elements->nulls, sizeof(bool) * elements->capacity);
+		                      ? palloc(sizeof(bool) * elements->capacity)
+		                      : repalloc(elements->nulls, sizeof(bool) * elements->capacity);
 	}
 	elements->values[elements->count] = value;
 	elements->nulls[elements->count++] = is_null;
@@ -368,7 +368,7 @@ add_element(ArrayElements *elements, Datum value, bool is_null)
  */
 static void
 add_elements(ValueConverter *converter, ArrayElements *elements, const JsonFragment *array,
-			 int dimension)
+             int dimension)
 {
 	JsonScanner scanner;
 	bool done;
@@ -376,8 +376,8 @@ add_elements(ValueConverter *converter, ArrayElements *elements, const JsonFragm
 
 	if (dimension >= MAXDIM)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						errmsg("number of array dimensions exceeds the maximum allowed (%d)",
-							   MAXDIM)));
+		                errmsg("number of array dimensions exceeds the maximum allowed (%d)",
+		                       MAXDIM)));
 	if (array->kind != JSON_KIND_ARRAY)
 		expected_json("array", array);
 
@@ -408,10 +408,10 @@ add_elements(ValueConverter *converter, ArrayElements *elements, const JsonFragm
 	if (elements->dimensions[dimension] == -1)
 		elements->dimensions[dimension] = length;
 	else if (elements->dimensions[dimension] != length)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-						errmsg("malformed JSON array"),
-						errdetail("Multidimensional arrays must have sub-arrays with matching "
-								  "dimensions.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_TEXT_REPRESENTATION), errmsg("malformed JSON array"),
+		         errdetail("Multidimensional arrays must have sub-arrays with matching "
+		                   "dimensions.")));
 }
 
 static Datum
@@ -430,9 +430,9 @@ array_from_json(ValueConverter *converter, const JsonFragment *json)
 	if (elements.count == 0)
 		return PointerGetDatum(construct_empty_array(converter->inner->type));
 	return PointerGetDatum(construct_md_array(
-		elements.values, elements.nulls, elements.dimension_count, elements.dimensions,
-		lower_bounds, converter->inner->type, converter->element_length,
-		converter->element_by_value, converter->element_alignment));
+	    elements.values, elements.nulls, elements.dimension_count, elements.dimensions,
+	    lower_bounds, converter->inner->type, converter->element_length,
+	    converter->element_by_value, converter->element_alignment));
 }
 
 static Datum
@@ -455,9 +455,8 @@ composite_from_json(ValueConverter *converter, const JsonFragment *json)
 		if (converter->column_converters[i] == NULL)
 			nulls[i] = true;
 		else
-			values[i] =
-				value_from_json(converter->column_converters[i],
-								&fragments[converter->column_fragments[i]], &nulls[i]);
+			values[i] = value_from_json(converter->column_converters[i],
+			                            &fragments[converter->column_fragments[i]], &nulls[i]);
 	}
 	return HeapTupleGetDatum(heap_form_tuple(tuple_descriptor, values, nulls));
 }

@@ -101,8 +101,8 @@ find_bucket(const JsonField *parent, const char *name, int length, uint32 hash)
 	uint32 i = hash & parent->bucket_mask;
 
 	while (parent->buckets[i] != NULL &&
-		   (parent->buckets[i]->hash != hash || parent->buckets[i]->name_length != length ||
-			memcmp(parent->buckets[i]->name, name, length) != 0))
+	       (parent->buckets[i]->hash != hash || parent->buckets[i]->name_length != length ||
+	        memcmp(parent->buckets[i]->name, name, length) != 0))
 		i = (i + 1) & parent->bucket_mask;
 	return &parent->buckets[i];
 }
@@ -188,8 +188,8 @@ compare_array_index(const ListCell *a, const ListCell *b)
 	const JsonField *field_b = lfirst(b);
 
 	return field_a->array_index < field_b->array_index   ? -1
-		   : field_a->array_index > field_b->array_index ? 1
-														 : 0;
+	       : field_a->array_index > field_b->array_index ? 1
+	                                                     : 0;
 }
 
 /* Numbers a field and those below it depth first, so that they are a range. */
@@ -236,8 +236,8 @@ json_fields_finish(JsonFields *fields)
 	number_fields(fields, &fields->root);
 	fields->fragments = palloc0(sizeof(JsonFragment) * (fields->fragment_count + 1));
 	/* a key that is longer than this is none of ours, however it is escaped */
-	fields->key_buffer = 
-		palloc(JSON_UNESCAPED_SIZE(JSON_LONGEST_ESCAPE * fields->longest_name));
+	fields->key_buffer =
+	    palloc(JSON_UNESCAPED_SIZE(JSON_LONGEST_ESCAPE * fields->longest_name));
 	MemoryContextSwitchTo(old_context);
 }
 
@@ -274,11 +274,11 @@ json_fields_find(JsonFields *fields, JsonScanner *scanner)
 		JsonFragment other;
 
 		if (scanner->end - scanner->position >= 3 &&
-			memcmp(scanner->position, "\xef\xbb\xbf", 3) == 0)
+		    memcmp(scanner->position, "\xef\xbb\xbf", 3) == 0)
 			return json_scan_fail(scanner, JSON_SCAN_BYTE_ORDER_MARK, scanner->position);
 		/* other JSON is told from what is none at all */
 		return json_scan_value(scanner, &other) &&
-			   json_scan_fail(scanner, JSON_SCAN_NOT_AN_OBJECT, other.text);
+		       json_scan_fail(scanner, JSON_SCAN_NOT_AN_OBJECT, other.text);
 	}
 	return find_in_object(fields, scanner, &fields->root);
 }
@@ -298,8 +298,8 @@ find_child(JsonFields *fields, const JsonField *parent, const JsonFragment *key)
 
 		if (length > JSON_LONGEST_ESCAPE * fields->longest_name)
 			return NULL;
-		length = json_unescape(name, length, fields->key_buffer, fields->put_code_point,
-							   &error);
+		length =
+		    json_unescape(name, length, fields->key_buffer, fields->put_code_point, &error);
 		if (length < 0)
 			return NULL; /* no name can have what PostgreSQL's text can't */
 		name = fields->key_buffer;
@@ -382,8 +382,8 @@ find_in_object(JsonFields *fields, JsonScanner *scanner, JsonField *parent)
 
 		json_skip_white_space(scanner);
 		if (field != NULL && field->quoted_name != NULL &&
-			scanner->end - scanner->position >= field->quoted_length &&
-			memcmp(scanner->position, field->quoted_name, field->quoted_length) == 0)
+		    scanner->end - scanner->position >= field->quoted_length &&
+		    memcmp(scanner->position, field->quoted_name, field->quoted_length) == 0)
 		{
 			scanner->position += field->quoted_length;
 			if (!json_scan_colon(scanner))
@@ -431,7 +431,7 @@ find_in_array(JsonFields *fields, JsonScanner *scanner, JsonField *parent)
 	for (int64 i = 0; !done; i++)
 	{
 		if (next_wanted < parent->by_index_count &&
-			parent->by_index[next_wanted]->array_index == i)
+		    parent->by_index[next_wanted]->array_index == i)
 		{
 			if (!find_in_value(fields, scanner, parent->by_index[next_wanted++]))
 				return false;

@@ -40,8 +40,8 @@ static bool
 fail_here(JsonScanner *scanner, JsonScanError error)
 {
 	return json_scan_fail(scanner,
-						  scanner->position == scanner->end ? JSON_SCAN_UNEXPECTED_END : error,
-						  scanner->position);
+	                      scanner->position == scanner->end ? JSON_SCAN_UNEXPECTED_END : error,
+	                      scanner->position);
 }
 
 /* First quote, backslash or control character at or behind position, or end. */
@@ -57,9 +57,8 @@ find_end_of_plain_text(const char *position, const char *end)
 	{
 		__m128i bytes = _mm_loadu_si128((const __m128i *) position);
 		__m128i control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, last_control), bytes);
-		__m128i special =
-			_mm_or_si128(control, _mm_or_si128(_mm_cmpeq_epi8(bytes, quote),
-											   _mm_cmpeq_epi8(bytes, backslash)));
+		__m128i special = _mm_or_si128(control, _mm_or_si128(_mm_cmpeq_epi8(bytes, quote),
+		                                                     _mm_cmpeq_epi8(bytes, backslash)));
 		int mask = _mm_movemask_epi8(special);
 
 		if (mask != 0)
@@ -84,13 +83,13 @@ find_end_of_plain_text(const char *position, const char *end)
 		quotes = bytes ^ (ones * '"');
 		backslashes = bytes ^ (ones * '\\');
 		if (((((bytes - ones * 0x20) & ~bytes) | ((quotes - ones) & ~quotes) |
-			  ((backslashes - ones) & ~backslashes)) &
-			 high_bits) != 0)
+		      ((backslashes - ones) & ~backslashes)) &
+		     high_bits) != 0)
 			break;
 		position += 8;
 	}
 	while (position < end && *position != '"' && *position != '\\' &&
-		   (unsigned char) *position >= 0x20)
+	       (unsigned char) *position >= 0x20)
 		position++;
 	return position;
 }
@@ -151,7 +150,7 @@ scan_string(JsonScanner *scanner, JsonFragment *value)
 						return json_scan_fail(scanner, JSON_SCAN_UNEXPECTED_END, position);
 					if (hexadecimal_digit(*position) < 0)
 						return json_scan_fail(scanner, JSON_SCAN_INVALID_UNICODE_ESCAPE,
-											  position);
+						                      position);
 				}
 				break;
 			default:
@@ -220,7 +219,7 @@ scan_number(JsonScanner *scanner, JsonFragment *value)
 /* Passes true, false or null; position is at its first byte. */
 static bool
 scan_word(JsonScanner *scanner, JsonFragment *value, const char *word, size_t length,
-		  JsonKind kind)
+          JsonKind kind)
 {
 	size_t left = scanner->end - scanner->position;
 
@@ -271,7 +270,7 @@ static inline bool
 at_container(const JsonScanner *scanner)
 {
 	return scanner->position < scanner->end &&
-		   (*scanner->position == '{' || *scanner->position == '[');
+	       (*scanner->position == '{' || *scanner->position == '[');
 }
 
 /*
@@ -405,7 +404,7 @@ json_scan_next(JsonScanner *scanner, bool in_object, bool *done)
 		}
 	}
 	return fail_here(scanner, in_object ? JSON_SCAN_EXPECTED_COMMA_OR_BRACE
-										: JSON_SCAN_EXPECTED_COMMA_OR_BRACKET);
+	                                    : JSON_SCAN_EXPECTED_COMMA_OR_BRACKET);
 }
 
 bool
@@ -450,12 +449,12 @@ static uint32_t
 four_digits(const char *p)
 {
 	return hexadecimal_digit(p[0]) << 12 | hexadecimal_digit(p[1]) << 8 |
-		   hexadecimal_digit(p[2]) << 4 | hexadecimal_digit(p[3]);
+	       hexadecimal_digit(p[2]) << 4 | hexadecimal_digit(p[3]);
 }
 
 ptrdiff_t
 json_unescape(const char *contents, size_t length, char *out, JsonPutCodePoint put_code_point,
-			  JsonScanError *error)
+              JsonScanError *error)
 {
 	const char *position = contents;
 	const char *end = contents + length;
@@ -498,14 +497,13 @@ json_unescape(const char *contents, size_t length, char *out, JsonPutCodePoint p
 				code_point = four_digits(position);
 				position += 4;
 				if (code_point >= 0xd800 && code_point <= 0xdbff && end - position >= 6 &&
-					position[0] == '\\' && position[1] == 'u')
+				    position[0] == '\\' && position[1] == 'u')
 				{
 					uint32_t low = four_digits(position + 2);
 
 					if (low >= 0xdc00 && low <= 0xdfff)
 					{
-						code_point =
-							0x10000 + ((code_point & 0x3ff) << 10) + (low & 0x3ff);
+						code_point = 0x10000 + ((code_point & 0x3ff) << 10) + (low & 0x3ff);
 						position += 6;
 					}
 				}

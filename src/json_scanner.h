@@ -118,7 +118,7 @@ extern bool json_scan_fail(JsonScanner *scanner, JsonScanError error, const char
  * to JSON_SCAN_NUL_CHARACTER or JSON_SCAN_LONE_SURROGATE.
  */
 extern ptrdiff_t json_unescape(const char *contents, size_t length, char *out,
-							   JsonPutCodePoint put_code_point, JsonScanError *error);
+                               JsonPutCodePoint put_code_point, JsonScanError *error);
 
 /* Skips white space.  Inline: it is called around every token. */
 static inline void
@@ -127,7 +127,7 @@ json_skip_white_space(JsonScanner *scanner)
 	const char *position = scanner->position;
 
 	while (position < scanner->end && (unsigned char) *position <= ' ' &&
-		   (*position == ' ' || *position == '\n' || *position == '\r' || *position == '\t'))
+	       (*position == ' ' || *position == '\n' || *position == '\r' || *position == '\t'))
 		position++;
 	scanner->position = position;
 }

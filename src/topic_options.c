@@ -27,37 +27,39 @@ typedef struct OptionWord
 } OptionWord;
 
 static const OptionWord format_words[] = {{"json", TOPIC_FORMAT_JSON},
-										  {"text", TOPIC_FORMAT_TEXT},
-										  {"bytea", TOPIC_FORMAT_BYTEA},
-										  {"csv", TOPIC_FORMAT_CSV}};
+                                          {"text", TOPIC_FORMAT_TEXT},
+                                          {"bytea", TOPIC_FORMAT_BYTEA},
+                                          {"csv", TOPIC_FORMAT_CSV}};
 
 static const OptionWord unknown_field_words[] = {{"ignore", UNKNOWN_FIELD_IGNORE},
-												 {"error", UNKNOWN_FIELD_ERROR}};
+                                                 {"error", UNKNOWN_FIELD_ERROR}};
 
-static const OptionWord null_value_words[] = {
-	{"row", NULL_VALUE_ROW}, {"skip", NULL_VALUE_SKIP}, {"error", NULL_VALUE_ERROR}};
+static const OptionWord null_value_words[] = {{"row", NULL_VALUE_ROW},
+                                              {"skip", NULL_VALUE_SKIP},
+                                              {"error", NULL_VALUE_ERROR}};
 
 static const OptionWord metadata_words[] = {{"topic", COLUMN_FROM_TOPIC},
-											{"partition", COLUMN_FROM_PARTITION},
-											{"offset", COLUMN_FROM_OFFSET},
-											{"timestamp", COLUMN_FROM_TIMESTAMP},
-											{"timestamp_type", COLUMN_FROM_TIMESTAMP_TYPE},
-											{"key", COLUMN_FROM_KEY},
-											{"value", COLUMN_FROM_VALUE},
-											{"headers", COLUMN_FROM_HEADERS}};
+                                            {"partition", COLUMN_FROM_PARTITION},
+                                            {"offset", COLUMN_FROM_OFFSET},
+                                            {"timestamp", COLUMN_FROM_TIMESTAMP},
+                                            {"timestamp_type", COLUMN_FROM_TIMESTAMP_TYPE},
+                                            {"key", COLUMN_FROM_KEY},
+                                            {"value", COLUMN_FROM_VALUE},
+                                            {"headers", COLUMN_FROM_HEADERS}};
 
-static const OptionWord epoch_words[] = {
-	{"s", EPOCH_SECONDS}, {"ms", EPOCH_MILLISECONDS}, {"us", EPOCH_MICROSECONDS}};
+static const OptionWord epoch_words[] = {{"s", EPOCH_SECONDS},
+                                         {"ms", EPOCH_MILLISECONDS},
+                                         {"us", EPOCH_MICROSECONDS}};
 
-static const char *const table_option_names[] = {
-	"topic",     "format", "unknown_field", "null_value",
-	"delimiter", "quote",  "escape",        "null"};
+static const char *const table_option_names[] = {"topic",      "format",    "unknown_field",
+                                                 "null_value", "delimiter", "quote",
+                                                 "escape",     "null"};
 
 static const char *const column_option_names[] = {"path", "metadata", "epoch"};
 
 pg_noreturn static void
 unknown_option(const char *name, const char *of_what, const char *const *valid_names,
-			   int valid_count)
+               int valid_count)
 {
 	StringInfoData valid;
 	const char *closest = NULL;
@@ -67,9 +69,9 @@ unknown_option(const char *name, const char *of_what, const char *const *valid_n
 	for (int i = 0; i < valid_count; i++)
 	{
 		const char *candidate = valid_names[i];
-		int distance = varstr_levenshtein_less_equal(name, strlen(name), candidate,
-													 strlen(candidate), 1, 1, 1,
-													 closest_distance, true);
+		int distance =
+		    varstr_levenshtein_less_equal(name, strlen(name), candidate, strlen(candidate), 1,
+		                                  1, 1, closest_distance, true);
 
 		if (distance < closest_distance && distance <= strlen(name) / 2)
 		{
@@ -79,20 +81,20 @@ unknown_option(const char *name, const char *of_what, const char *const *valid_n
 		appendStringInfo(&valid, "%s%s", i > 0 ? ", " : "", candidate);
 	}
 	ereport(ERROR,
-			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", name),
-			 closest != NULL
-				 ? errhint("Perhaps you meant the option \"%s\". Options of a topic %s: %s.",
-						   closest, of_what, valid.data)
-				 : errhint("Options of a topic %s: %s.", of_what, valid.data)));
+	        (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", name),
+	         closest != NULL
+	             ? errhint("Perhaps you meant the option \"%s\". Options of a topic %s: %s.",
+	                       closest, of_what, valid.data)
+	             : errhint("Options of a topic %s: %s.", of_what, valid.data)));
 }
 
 pg_noreturn static void
 invalid_value(const DefElem *option, const char *hint)
 {
 	ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-					errmsg("invalid value for option \"%s\": \"%s\"", option->defname,
-						   defGetString(unconstify(DefElem *, option))),
-					errhint("%s", hint)));
+	                errmsg("invalid value for option \"%s\": \"%s\"", option->defname,
+	                       defGetString(unconstify(DefElem *, option))),
+	                errhint("%s", hint)));
 }
 
 /* The value of the word that an option is set to. */
@@ -121,11 +123,11 @@ read_topic(DefElem *option)
 	size_t length = strlen(topic);
 
 	if (length == 0 || length > MAX_TOPIC_LENGTH || strcmp(topic, ".") == 0 ||
-		strcmp(topic, "..") == 0 ||
-		strspn(topic, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") !=
-			length)
+	    strcmp(topic, "..") == 0 ||
+	    strspn(topic, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") !=
+	        length)
 		invalid_value(option, "A topic's name has up to 249 of the characters a-z, A-Z, 0-9, "
-							  "\".\", \"_\" and \"-\".");
+		                      "\".\", \"_\" and \"-\".");
 	return topic;
 }
 
@@ -136,7 +138,7 @@ read_character(DefElem *option)
 
 	if (strlen(value) != 1 || *value == '\n' || *value == '\r')
 		invalid_value(option,
-					  "The value must be a single one-byte character, and no line end.");
+		              "The value must be a single one-byte character, and no line end.");
 	return *value;
 }
 
@@ -146,13 +148,13 @@ check_csv_options(const TopicSchema *schema)
 {
 	if (schema->csv_delimiter == schema->csv_quote)
 		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-						errmsg("options \"delimiter\" and \"quote\" must be different")));
+		                errmsg("options \"delimiter\" and \"quote\" must be different")));
 	if (strchr(schema->csv_null, schema->csv_delimiter) != NULL ||
-		strchr(schema->csv_null, schema->csv_quote) != NULL ||
-		strpbrk(schema->csv_null, "\r\n") != NULL)
+	    strchr(schema->csv_null, schema->csv_quote) != NULL ||
+	    strpbrk(schema->csv_null, "\r\n") != NULL)
 		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-						errmsg("option \"null\" must not contain the delimiter, the quote "
-							   "character or a line end")));
+		                errmsg("option \"null\" must not contain the delimiter, the quote "
+		                       "character or a line end")));
 }
 
 void
@@ -179,10 +181,10 @@ topic_options_read_table(List *options, TopicSchema *schema)
 			schema->format = read_word(option, format_words, lengthof(format_words));
 		else if (strcmp(option->defname, "unknown_field") == 0)
 			schema->unknown_field =
-				read_word(option, unknown_field_words, lengthof(unknown_field_words));
+			    read_word(option, unknown_field_words, lengthof(unknown_field_words));
 		else if (strcmp(option->defname, "null_value") == 0)
 			schema->null_value =
-				read_word(option, null_value_words, lengthof(null_value_words));
+			    read_word(option, null_value_words, lengthof(null_value_words));
 		else
 		{
 			csv_option = option;
@@ -199,7 +201,7 @@ topic_options_read_table(List *options, TopicSchema *schema)
 				schema->csv_null = defGetString(option);
 			else
 				unknown_option(option->defname, "table", table_option_names,
-							   lengthof(table_option_names));
+				               lengthof(table_option_names));
 		}
 	}
 	if (!escape_given)
@@ -207,15 +209,15 @@ topic_options_read_table(List *options, TopicSchema *schema)
 
 	if (schema->topic == NULL)
 		ereport(ERROR, (errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
-						errmsg("option \"topic\" is required for a topic table"),
-						errhint("Name the Kafka topic: OPTIONS (topic 'orders').")));
+		                errmsg("option \"topic\" is required for a topic table"),
+		                errhint("Name the Kafka topic: OPTIONS (topic 'orders').")));
 	if (schema->format != TOPIC_FORMAT_CSV && csv_option != NULL)
-		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
-						errmsg("option \"%s\" is for format \"csv\" only",
-							   csv_option->defname)));
+		ereport(ERROR,
+		        (errcode(ERRCODE_SYNTAX_ERROR),
+		         errmsg("option \"%s\" is for format \"csv\" only", csv_option->defname)));
 	if (schema->format != TOPIC_FORMAT_JSON && schema->unknown_field == UNKNOWN_FIELD_ERROR)
 		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
-						errmsg("option \"unknown_field\" is for format \"json\" only")));
+		                errmsg("option \"unknown_field\" is for format \"json\" only")));
 	check_csv_options(schema);
 }
 
@@ -244,12 +246,12 @@ topic_options_read_column(List *options, TopicColumn *column)
 			column->epoch = read_word(option, epoch_words, lengthof(epoch_words));
 		else
 			unknown_option(option->defname, "table's column", column_option_names,
-						   lengthof(column_option_names));
+			               lengthof(column_option_names));
 	}
 	if (metadata != NULL && (column->path != NULL || column->epoch != EPOCH_NONE))
 		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("option \"metadata\" excludes options \"path\" and \"epoch\""),
-				 errdetail("A column is filled from the message's metadata or from a field of "
-						   "its value.")));
+		        (errcode(ERRCODE_SYNTAX_ERROR),
+		         errmsg("option \"metadata\" excludes options \"path\" and \"epoch\""),
+		         errdetail("A column is filled from the message's metadata or from a field of "
+		                   "its value.")));
 }

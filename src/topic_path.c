@@ -21,9 +21,9 @@ pg_noreturn static void
 invalid_path(const char *path, const char *detail)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE), errmsg("invalid path \"%s\"", path),
-			 errdetail("%s", detail),
-			 errhint("Examples of paths: customer.name, items[0].id, \"name.with.dots\".id.")));
+	        (errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE), errmsg("invalid path \"%s\"", path),
+	         errdetail("%s", detail),
+	         errhint("Examples of paths: customer.name, items[0].id, \"name.with.dots\".id.")));
 }
 
 /* Reads a name in double quotes; *position is at the opening one. */

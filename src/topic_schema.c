@@ -35,26 +35,26 @@ typedef struct MetadataTypes
 } MetadataTypes;
 
 static const MetadataTypes metadata_types[] = {
-	{COLUMN_FROM_TOPIC, "topic", "text or varchar", {TEXTOID, VARCHAROID}},
-	{COLUMN_FROM_PARTITION,
-	 "partition",
-	 "integer, bigint or smallint",
-	 {INT4OID, INT8OID, INT2OID}},
-	{COLUMN_FROM_OFFSET, "offset", "bigint or numeric", {INT8OID, NUMERICOID}},
-	{COLUMN_FROM_TIMESTAMP,
-	 "timestamp",
-	 "timestamp with or without time zone",
-	 {TIMESTAMPTZOID, TIMESTAMPOID}},
-	{COLUMN_FROM_TIMESTAMP_TYPE, "timestamp_type", "text or varchar", {TEXTOID, VARCHAROID}},
-	{COLUMN_FROM_KEY,
-	 "key",
-	 "bytea, text, varchar, json or jsonb",
-	 {BYTEAOID, TEXTOID, VARCHAROID, JSONOID, JSONBOID}},
-	{COLUMN_FROM_VALUE,
-	 "value",
-	 "bytea, text, varchar, json or jsonb",
-	 {BYTEAOID, TEXTOID, VARCHAROID, JSONOID, JSONBOID}},
-	{COLUMN_FROM_HEADERS, "headers", "kafka.header[] or jsonb", {JSONBOID}},
+    {COLUMN_FROM_TOPIC, "topic", "text or varchar", {TEXTOID, VARCHAROID}},
+    {COLUMN_FROM_PARTITION,
+     "partition",
+     "integer, bigint or smallint",
+     {INT4OID, INT8OID, INT2OID}},
+    {COLUMN_FROM_OFFSET, "offset", "bigint or numeric", {INT8OID, NUMERICOID}},
+    {COLUMN_FROM_TIMESTAMP,
+     "timestamp",
+     "timestamp with or without time zone",
+     {TIMESTAMPTZOID, TIMESTAMPOID}},
+    {COLUMN_FROM_TIMESTAMP_TYPE, "timestamp_type", "text or varchar", {TEXTOID, VARCHAROID}},
+    {COLUMN_FROM_KEY,
+     "key",
+     "bytea, text, varchar, json or jsonb",
+     {BYTEAOID, TEXTOID, VARCHAROID, JSONOID, JSONBOID}},
+    {COLUMN_FROM_VALUE,
+     "value",
+     "bytea, text, varchar, json or jsonb",
+     {BYTEAOID, TEXTOID, VARCHAROID, JSONOID, JSONBOID}},
+    {COLUMN_FROM_HEADERS, "headers", "kafka.header[] or jsonb", {JSONBOID}},
 };
 
 void
@@ -80,9 +80,9 @@ is_header_array(Oid type)
 	Oid extension_schema = get_namespace_oid("kafka", true);
 
 	return OidIsValid(element_type) && OidIsValid(extension_schema) &&
-		   element_type == GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
-										   CStringGetDatum("header"),
-										   ObjectIdGetDatum(extension_schema));
+	       element_type == GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+	                                       CStringGetDatum("header"),
+	                                       ObjectIdGetDatum(extension_schema));
 }
 
 static void
@@ -99,11 +99,10 @@ check_metadata_type(const TopicColumn *column)
 				return;
 		if (column->source == COLUMN_FROM_HEADERS && is_header_array(column->type))
 			return;
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" with option metadata '%s' is of type %s", column->name,
-						metadata->option, format_type_be(column->type)),
-				 errhint("Declare it as %s.", metadata->description)));
+		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+		                errmsg("column \"%s\" with option metadata '%s' is of type %s",
+		                       column->name, metadata->option, format_type_be(column->type)),
+		                errhint("Declare it as %s.", metadata->description)));
 	}
 }
 
@@ -118,23 +117,23 @@ check_column(const TopicSchema *schema, const TopicColumn *column)
 		return;
 	}
 	if (column->epoch != EPOCH_NONE && base_type != TIMESTAMPTZOID &&
-		base_type != TIMESTAMPOID && base_type != DATEOID)
+	    base_type != TIMESTAMPOID && base_type != DATEOID)
 		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" with option \"epoch\" is of type %s", column->name,
-						format_type_be(column->type)),
-				 errhint("Declare it as timestamp with or without time zone, or date.")));
+		        (errcode(ERRCODE_DATATYPE_MISMATCH),
+		         errmsg("column \"%s\" with option \"epoch\" is of type %s", column->name,
+		                format_type_be(column->type)),
+		         errhint("Declare it as timestamp with or without time zone, or date.")));
 	if (column->path != NULL && schema->format != TOPIC_FORMAT_JSON)
 		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-						errmsg("column \"%s\" has option \"path\", which is for format "
-							   "\"json\" only",
-							   column->name)));
+		                errmsg("column \"%s\" has option \"path\", which is for format "
+		                       "\"json\" only",
+		                       column->name)));
 	if (schema->format == TOPIC_FORMAT_BYTEA && base_type != BYTEAOID)
 		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" of a topic table with format \"bytea\" is of type %s",
-						column->name, format_type_be(column->type)),
-				 errhint("Declare it as bytea, or set the option \"format\" to \"text\".")));
+		        (errcode(ERRCODE_DATATYPE_MISMATCH),
+		         errmsg("column \"%s\" of a topic table with format \"bytea\" is of type %s",
+		                column->name, format_type_be(column->type)),
+		         errhint("Declare it as bytea, or set the option \"format\" to \"text\".")));
 }
 
 /* Formats text and bytea have one value, for one column. */
@@ -153,14 +152,14 @@ check_column_count(const TopicSchema *schema)
 			continue;
 		if (value_column != NULL)
 			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-					 errmsg("topic table \"%s\" has more than one column for the value",
-							get_rel_name(schema->relid)),
-					 errdetail("Columns \"%s\" and \"%s\" both have no option \"metadata\", "
-							   "but a value in format \"%s\" is one piece.",
-							   value_column->name, column->name,
-							   schema->format == TOPIC_FORMAT_TEXT ? "text" : "bytea"),
-					 errhint("Set the option \"metadata\" of the others, or drop them.")));
+			        (errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+			         errmsg("topic table \"%s\" has more than one column for the value",
+			                get_rel_name(schema->relid)),
+			         errdetail("Columns \"%s\" and \"%s\" both have no option \"metadata\", "
+			                   "but a value in format \"%s\" is one piece.",
+			                   value_column->name, column->name,
+			                   schema->format == TOPIC_FORMAT_TEXT ? "text" : "bytea"),
+			         errhint("Set the option \"metadata\" of the others, or drop them.")));
 		value_column = column;
 	}
 }
@@ -171,12 +170,11 @@ is_our_wrapper(Oid wrapper_id)
 {
 	ForeignDataWrapper *wrapper = GetForeignDataWrapper(wrapper_id);
 	Oid extension_schema = get_namespace_oid("kafka", true);
-	char *handler =
-		OidIsValid(wrapper->fdwhandler) ? get_func_name(wrapper->fdwhandler) : NULL;
+	char *handler = OidIsValid(wrapper->fdwhandler) ? get_func_name(wrapper->fdwhandler) : NULL;
 
 	return handler != NULL && OidIsValid(extension_schema) &&
-		   get_func_namespace(wrapper->fdwhandler) == extension_schema &&
-		   strcmp(handler, "topic_scan_handler") == 0;
+	       get_func_namespace(wrapper->fdwhandler) == extension_schema &&
+	       strcmp(handler, "topic_scan_handler") == 0;
 }
 
 static void
@@ -194,17 +192,17 @@ load_columns(TopicSchema *schema)
 			continue;
 		if (attribute->attgenerated == ATTRIBUTE_GENERATED_STORED)
 			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-							errmsg("column \"%s\" of topic table \"%s\" is generated",
-								   NameStr(attribute->attname), get_rel_name(schema->relid)),
-							errdetail("A topic table stores nothing."),
-							errhint("Generate it in the target table, or in a view over the "
-									"topic table.")));
+			                errmsg("column \"%s\" of topic table \"%s\" is generated",
+			                       NameStr(attribute->attname), get_rel_name(schema->relid)),
+			                errdetail("A topic table stores nothing."),
+			                errhint("Generate it in the target table, or in a view over the "
+			                        "topic table.")));
 		/* a virtual one is computed from the others by the executor */
 		if (attribute->attgenerated != '\0')
 			continue;
 
 		topic_options_read_column(GetForeignColumnOptions(schema->relid, attribute->attnum),
-								  column);
+		                          column);
 		column->attnum = attribute->attnum;
 		column->name = NameStr(attribute->attname);
 		column->type = attribute->atttypid;
@@ -229,16 +227,18 @@ topic_schema_load(Oid relid)
 	ForeignTable *table;
 
 	if (relation->rd_rel->relkind != RELKIND_FOREIGN_TABLE)
-		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-						errmsg("\"%s\" is not a topic table", RelationGetRelationName(relation)),
-						errdetail("It is not a foreign table."),
-						errhint("Create a topic table with CREATE FOREIGN TABLE.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+		         errmsg("\"%s\" is not a topic table", RelationGetRelationName(relation)),
+		         errdetail("It is not a foreign table."),
+		         errhint("Create a topic table with CREATE FOREIGN TABLE.")));
 	table = GetForeignTable(relid);
 	if (!is_our_wrapper(GetForeignServer(table->serverid)->fdwid))
-		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-						errmsg("\"%s\" is not a topic table", RelationGetRelationName(relation)),
-						errdetail("Its server does not belong to the foreign data wrapper of "
-								  "kafka_ingest.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+		         errmsg("\"%s\" is not a topic table", RelationGetRelationName(relation)),
+		         errdetail("Its server does not belong to the foreign data wrapper of "
+		                   "kafka_ingest.")));
 
 	schema->relid = relid;
 	schema->server_id = table->serverid;
