@@ -16,9 +16,9 @@
 #include "kafka_consumer.h"
 #include "kafka_prelude.h"
 
-#define KAFKA_EVENT_TYPES  (KAFKA_EVENT_UNAVAILABLE + 1)
-#define TAKE_AT_ONCE	   256 /* messages per call of the library */
-#define LOG_LINES_AT_ONCE  16
+#define KAFKA_EVENT_TYPES (KAFKA_EVENT_UNAVAILABLE + 1)
+#define TAKE_AT_ONCE      256 /* messages per call of the library */
+#define LOG_LINES_AT_ONCE 16
 
 /*
  * What librdkafka's callbacks report.  They run on our thread, but inside the
@@ -78,7 +78,7 @@ struct KafkaConsumer
 extern void kafka_message_batch_append(KafkaMessageBatch *batch, rd_kafka_message_t *message);
 /* Makes room for n more messages of a consumer. */
 extern void kafka_message_batch_reserve(KafkaMessageBatch *batch, KafkaConsumer *consumer,
-										int n);
+                                        int n);
 /* Releases the messages of all batches that were filled from a consumer. */
 extern void kafka_message_batches_release(KafkaConsumer *consumer);
 

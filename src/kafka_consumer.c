@@ -40,18 +40,18 @@ typedef struct Setting
 
 /* Instead of librdkafka's defaults; options of the server come after these. */
 static const Setting default_settings[] = {
-	{"client.id", "kafka_ingest"},
-	{"isolation.level", "read_committed"},
-	{"socket.timeout.ms", "10000"},
-	{"fetch.error.backoff.ms", "100"},
+    {"client.id", "kafka_ingest"},
+    {"isolation.level", "read_committed"},
+    {"socket.timeout.ms", "10000"},
+    {"fetch.error.backoff.ms", "100"},
 
-	/*
+    /*
 	 * Bound the fetch queue by its size, not by a number of messages: whenever
 	 * either limit is met, librdkafka before 2.2 sleeps up to a second.
 	 */
-	{"queued.min.messages", "10000000"},
-	{"queued.max.messages.kbytes", "65536"},
-	{"fetch.queue.backoff.ms", "10", true},
+    {"queued.min.messages", "10000000"},
+    {"queued.max.messages.kbytes", "65536"},
+    {"fetch.queue.backoff.ms", "10", true},
 };
 
 /*
@@ -59,18 +59,18 @@ static const Setting default_settings[] = {
  * partitions, or the same ones again, are to be read.
  */
 static const Setting existing_only_settings[] = {
-	{"fetch.wait.max.ms", "10"},
+    {"fetch.wait.max.ms", "10"},
 };
 
 /* What the rest of the program relies on. */
 static const Setting fixed_settings[] = {
-	{"auto.offset.reset", "error"}, /* never jump over lost data */
-	{"enable.auto.commit", "false"},
-	{"enable.auto.offset.store", "false"},
-	{"enable.partition.eof", "true"},
-	{"allow.auto.create.topics", "false"},
-	{"log.queue", "true"},			 /* call back on our thread only */
-	{"enable.random.seed", "false"}, /* srand() is the server's */
+    {"auto.offset.reset", "error"}, /* never jump over lost data */
+    {"enable.auto.commit", "false"},
+    {"enable.auto.offset.store", "false"},
+    {"enable.partition.eof", "true"},
+    {"allow.auto.create.topics", "false"},
+    {"log.queue", "true"},           /* call back on our thread only */
+    {"enable.random.seed", "false"}, /* srand() is the server's */
 };
 
 static dlist_head open_consumers = DLIST_STATIC_INIT(open_consumers);
@@ -90,21 +90,21 @@ close_at_exit(int code, Datum argument)
 {
 	while (!dlist_is_empty(&open_consumers))
 		kafka_consumer_close(
-			dlist_container(KafkaConsumer, node, dlist_head_node(&open_consumers)));
+		    dlist_container(KafkaConsumer, node, dlist_head_node(&open_consumers)));
 }
 
 /* Applies settings; false and a reason when one is refused. */
 static bool
-apply_settings(rd_kafka_conf_t *configuration, const Setting *settings, int count,
-			   char *reason, size_t size)
+apply_settings(rd_kafka_conf_t *configuration, const Setting *settings, int count, char *reason,
+               size_t size)
 {
 	for (int i = 0; i < count; i++)
 	{
-		rd_kafka_conf_res_t outcome = rd_kafka_conf_set(configuration, settings[i].name,
-														settings[i].value, reason, size);
+		rd_kafka_conf_res_t outcome =
+		    rd_kafka_conf_set(configuration, settings[i].name, settings[i].value, reason, size);
 
 		if (outcome != RD_KAFKA_CONF_OK &&
-			!(outcome == RD_KAFKA_CONF_UNKNOWN && settings[i].optional))
+		    !(outcome == RD_KAFKA_CONF_UNKNOWN && settings[i].optional))
 			return false;
 	}
 	return true;
@@ -113,7 +113,7 @@ apply_settings(rd_kafka_conf_t *configuration, const Setting *settings, int coun
 /* Creates the library's client; NULL and a reason when it is refused. */
 static rd_kafka_t *
 create_client(KafkaConsumer *consumer, const KafkaConnection *connection, char *reason,
-			  size_t size)
+              size_t size)
 {
 	rd_kafka_conf_t *configuration = rd_kafka_conf_new();
 	rd_kafka_t *client = NULL;
@@ -122,7 +122,7 @@ create_client(KafkaConsumer *consumer, const KafkaConnection *connection, char *
 
 	kafka_report_install(configuration, consumer);
 	accepted = apply_settings(configuration, default_settings, lengthof(default_settings),
-							  reason, size);
+	                          reason, size);
 	foreach (cell, connection->properties)
 	{
 		KafkaProperty *property = lfirst(cell);
@@ -130,17 +130,17 @@ create_client(KafkaConsumer *consumer, const KafkaConnection *connection, char *
 		if (!accepted)
 			break;
 		accepted = rd_kafka_conf_set(configuration, property->name, property->value, reason,
-									 size) == RD_KAFKA_CONF_OK;
+		                             size) == RD_KAFKA_CONF_OK;
 		/* librdkafka's reason quotes the value */
 		if (!accepted && property->secret)
 			snprintf(reason, size, "Invalid value for configuration property \"%s\"",
-					 property->name);
+			         property->name);
 	}
 	if (accepted && connection->existing_only)
 		accepted = apply_settings(configuration, existing_only_settings,
-								  lengthof(existing_only_settings), reason, size);
+		                          lengthof(existing_only_settings), reason, size);
 	accepted = accepted && apply_settings(configuration, fixed_settings,
-										  lengthof(fixed_settings), reason, size);
+	                                      lengthof(fixed_settings), reason, size);
 	if (accepted)
 	{
 		sigset_t all_signals;
@@ -164,11 +164,11 @@ reserve_descriptors(KafkaConsumer *consumer)
 	{
 		if (!AcquireExternalFD())
 			ereport(ERROR, (errcode_for_file_access(),
-							errmsg("could not open a connection to Kafka server \"%s\": %m",
-								   consumer->server_name),
-							errhint("There are too many open files in this process. Raise "
-									"max_files_per_process or use fewer topic tables in one "
-									"query.")));
+			                errmsg("could not open a connection to Kafka server \"%s\": %m",
+			                       consumer->server_name),
+			                errhint("There are too many open files in this process. Raise "
+			                        "max_files_per_process or use fewer topic tables in one "
+			                        "query.")));
 		consumer->reserved_descriptors++;
 	}
 	if (pipe2(consumer->wake_pipe, O_NONBLOCK | O_CLOEXEC) != 0)
@@ -179,8 +179,7 @@ reserve_descriptors(KafkaConsumer *consumer)
 }
 
 KafkaConsumer *
-kafka_consumer_open(const KafkaConnection *connection, const char *topic,
-					MemoryContext context)
+kafka_consumer_open(const KafkaConnection *connection, const char *topic, MemoryContext context)
 {
 	static bool exit_callback_registered = false;
 	KafkaConsumer *consumer = MemoryContextAllocZero(context, sizeof(KafkaConsumer));
@@ -208,10 +207,10 @@ kafka_consumer_open(const KafkaConnection *connection, const char *topic,
 	{
 		kafka_consumer_close(consumer);
 		ereport(ERROR, (errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
-						errmsg("could not set up a connection to Kafka server \"%s\"",
-							   connection->server_name),
-						errdetail_internal("%s.", reason),
-						errhint("Check the options of the server and of the user mapping.")));
+		                errmsg("could not set up a connection to Kafka server \"%s\"",
+		                       connection->server_name),
+		                errdetail_internal("%s.", reason),
+		                errhint("Check the options of the server and of the user mapping.")));
 	}
 	rd_kafka_set_log_queue(consumer->client, NULL);
 	consumer->topic = rd_kafka_topic_new(consumer->client, topic, NULL);
@@ -219,9 +218,9 @@ kafka_consumer_open(const KafkaConnection *connection, const char *topic,
 	{
 		kafka_consumer_close(consumer);
 		ereport(ERROR, (errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
-						errmsg("could not set up topic \"%s\" of Kafka server \"%s\"", topic,
-							   connection->server_name),
-						errdetail_internal("%s.", rd_kafka_err2str(rd_kafka_last_error()))));
+		                errmsg("could not set up topic \"%s\" of Kafka server \"%s\"", topic,
+		                       connection->server_name),
+		                errdetail_internal("%s.", rd_kafka_err2str(rd_kafka_last_error()))));
 	}
 	consumer->fetch_queue = rd_kafka_queue_new(consumer->client);
 	consumer->main_queue = rd_kafka_queue_get_main(consumer->client);
@@ -305,14 +304,13 @@ kafka_consumer_start_partition(KafkaConsumer *consumer, int32 partition, int64 o
 	MemoryContextSwitchTo(previous);
 
 	if (rd_kafka_consume_start_queue(consumer->topic, partition, offset,
-									 consumer->fetch_queue) != 0)
+	                                 consumer->fetch_queue) != 0)
 	{
 		consumer->started = bms_del_member(consumer->started, partition);
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_ERROR),
-				 errmsg("could not start reading topic \"%s\"", consumer->topic_name),
-				 errdetail("Partition %d, offset " INT64_FORMAT ": %s.", partition, offset,
-						   rd_kafka_err2str(rd_kafka_last_error()))));
+		ereport(ERROR, (errcode(ERRCODE_FDW_ERROR),
+		                errmsg("could not start reading topic \"%s\"", consumer->topic_name),
+		                errdetail("Partition %d, offset " INT64_FORMAT ": %s.", partition,
+		                          offset, rd_kafka_err2str(rd_kafka_last_error()))));
 	}
 }
 
@@ -334,14 +332,14 @@ event_from_message(rd_kafka_message_t *message, KafkaEvent *event)
 	event->partition = message->partition;
 	event->offset = -1;
 	if (event->type == KAFKA_EVENT_PARTITION_END || event->type == KAFKA_EVENT_OUT_OF_RANGE ||
-		event->type == KAFKA_EVENT_UNREADABLE)
+	    event->type == KAFKA_EVENT_UNREADABLE)
 		event->offset = message->offset;
 	strlcpy(event->message, rd_kafka_message_errstr(message), sizeof(event->message));
 }
 
 int
 kafka_consumer_poll(KafkaConsumer *consumer, KafkaMessageBatch *batch, int max_messages,
-					size_t max_bytes, KafkaEvent *event)
+                    size_t max_bytes, KafkaEvent *event)
 {
 	int appended = 0;
 	bool empty = false;
@@ -360,7 +358,7 @@ kafka_consumer_poll(KafkaConsumer *consumer, KafkaMessageBatch *batch, int max_m
 
 			kafka_message_batch_reserve(batch, consumer, at_most);
 			taken = rd_kafka_consume_batch_queue(consumer->fetch_queue, 0, consumer->taken,
-												 at_most);
+			                                     at_most);
 			consumer->taken_next = 0;
 			consumer->taken_count = Max(taken, 0);
 			if (taken <= 0)
@@ -397,7 +395,8 @@ kafka_consumer_wait(KafkaConsumer *consumer, long timeout_ms, uint32 wait_event)
 
 	if (timeout_ms >= 0)
 		reasons |= WL_TIMEOUT;
-	reasons = WaitLatchOrSocket(MyLatch, reasons, consumer->wake_pipe[0], timeout_ms, wait_event);
+	reasons =
+	    WaitLatchOrSocket(MyLatch, reasons, consumer->wake_pipe[0], timeout_ms, wait_event);
 	if (reasons & WL_LATCH_SET)
 		ResetLatch(MyLatch);
 	if (reasons & WL_SOCKET_READABLE)
@@ -412,11 +411,11 @@ library_position(KafkaConsumer *consumer, int32 partition)
 {
 	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
 	rd_kafka_topic_partition_t *item =
-		rd_kafka_topic_partition_list_add(list, consumer->topic_name, partition);
+	    rd_kafka_topic_partition_list_add(list, consumer->topic_name, partition);
 	int64 position = -1;
 
 	if (rd_kafka_position(consumer->client, list) == RD_KAFKA_RESP_ERR_NO_ERROR &&
-		item->err == RD_KAFKA_RESP_ERR_NO_ERROR && item->offset >= 0)
+	    item->err == RD_KAFKA_RESP_ERR_NO_ERROR && item->offset >= 0)
 		position = item->offset;
 	rd_kafka_topic_partition_list_destroy(list);
 	return position;
@@ -441,8 +440,8 @@ kafka_consumer_watermarks(KafkaConsumer *consumer, int32 partition, int64 *low, 
 	int64_t known_high;
 
 	if (rd_kafka_get_watermark_offsets(consumer->client, consumer->topic_name, partition,
-									   &known_low, &known_high) != RD_KAFKA_RESP_ERR_NO_ERROR ||
-		known_low < 0 || known_high < 0)
+	                                   &known_low, &known_high) != RD_KAFKA_RESP_ERR_NO_ERROR ||
+	    known_low < 0 || known_high < 0)
 		return false;
 	*low = known_low;
 	*high = known_high;

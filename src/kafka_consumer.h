@@ -69,11 +69,11 @@ typedef enum KafkaEventType
 	KAFKA_EVENT_PARTITION_END, /* all up to "offset" has been delivered */
 	KAFKA_EVENT_OUT_OF_RANGE,  /* the position is not in the log: data loss */
 	KAFKA_EVENT_UNKNOWN_TOPIC, /* topic or partition is gone */
-	KAFKA_EVENT_UNREADABLE,	   /* a batch of messages that cannot be read: too large,
+	KAFKA_EVENT_UNREADABLE,    /* a batch of messages that cannot be read: too large,
 								* checksum, compression.  librdkafka goes on
 								* behind it, so whoever ignores this loses data */
 	KAFKA_EVENT_UNAUTHORIZED,  /* credentials or ACL; may be mended outside */
-	KAFKA_EVENT_UNAVAILABLE	   /* broker down, time-out, TLS ...: retried */
+	KAFKA_EVENT_UNAVAILABLE    /* broker down, time-out, TLS ...: retried */
 } KafkaEventType;
 
 typedef struct KafkaEvent
@@ -192,12 +192,12 @@ extern void kafka_message_batch_remove_first(KafkaMessageBatch *batch, int n);
 typedef bool (*KafkaMessageTest)(const KafkaMessage *message, void *argument);
 
 /* Of the messages from "first" on, keeps those that pass, in order; releases the rest. */
-extern void kafka_message_batch_filter(KafkaMessageBatch *batch, int first, KafkaMessageTest keep,
-									   void *argument);
+extern void kafka_message_batch_filter(KafkaMessageBatch *batch, int first,
+                                       KafkaMessageTest keep, void *argument);
 
 /* Moves the messages that pass to the end of another batch; the rest stays, in order. */
 extern void kafka_message_batch_move(KafkaMessageBatch *from, KafkaMessageBatch *to,
-									 KafkaMessageTest wanted, void *argument);
+                                     KafkaMessageTest wanted, void *argument);
 
 /* Headers of a message, palloc'd array whose contents point into the message. */
 extern int kafka_message_headers(const KafkaMessage *message, KafkaHeader **headers);

@@ -20,7 +20,7 @@
 
 #include "kafka_client.h"
 
-#define FIRST_SLICE_MS	 100
+#define FIRST_SLICE_MS   100
 #define LONGEST_SLICE_MS 2000
 
 /* Time left for a look-up. */
@@ -65,24 +65,23 @@ pg_noreturn static void
 raise_unknown_topic(KafkaConsumer *consumer, const char *reason)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("Kafka topic \"%s\" does not exist on server \"%s\"", consumer->topic_name,
-					consumer->server_name),
-			 errdetail_internal("%s.", reason),
-			 errhint("Check the option \"topic\" of the topic table: names of topics are case "
-					 "sensitive.")));
+	        (errcode(ERRCODE_UNDEFINED_OBJECT),
+	         errmsg("Kafka topic \"%s\" does not exist on server \"%s\"", consumer->topic_name,
+	                consumer->server_name),
+	         errdetail_internal("%s.", reason),
+	         errhint("Check the option \"topic\" of the topic table: names of topics are case "
+	                 "sensitive.")));
 }
 
 pg_noreturn static void
 raise_authentication_failed(KafkaConsumer *consumer)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-			 errmsg("authentication at the Kafka cluster of server \"%s\" failed",
-					consumer->server_name),
-			 errdetail_internal("%s.", consumer->reports.last_error_text),
-			 errhint("Check the user mapping, and the options security_protocol and "
-					 "sasl_mechanism of the server.")));
+	ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+	                errmsg("authentication at the Kafka cluster of server \"%s\" failed",
+	                       consumer->server_name),
+	                errdetail_internal("%s.", consumer->reports.last_error_text),
+	                errhint("Check the user mapping, and the options security_protocol and "
+	                        "sasl_mechanism of the server.")));
 }
 
 pg_noreturn static void
@@ -91,16 +90,18 @@ raise_unreachable(KafkaConsumer *consumer, rd_kafka_resp_err_t code)
 	const char *reason = kafka_consumer_last_error(consumer);
 
 	/* librdkafka reports a repeated failure every 30 s only: this may be an old one */
-	if (reason && kafka_report_classify(consumer->reports.last_error) == KAFKA_EVENT_UNAUTHORIZED)
+	if (reason &&
+	    kafka_report_classify(consumer->reports.last_error) == KAFKA_EVENT_UNAUTHORIZED)
 		raise_authentication_failed(consumer);
 	ereport(ERROR,
-			(errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
-			 errmsg("could not reach the Kafka cluster of server \"%s\"", consumer->server_name),
-			 reason ? errdetail_internal("%s.", reason)
-					: errdetail("No answer within %d ms: %s.", consumer->lookup_timeout_ms,
-								rd_kafka_err2str(code)),
-			 errhint("Check that the brokers are running, and the options bootstrap_servers, "
-					 "security_protocol and socket_timeout_ms of the server.")));
+	        (errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
+	         errmsg("could not reach the Kafka cluster of server \"%s\"",
+	                consumer->server_name),
+	         reason ? errdetail_internal("%s.", reason)
+	                : errdetail("No answer within %d ms: %s.", consumer->lookup_timeout_ms,
+	                            rd_kafka_err2str(code)),
+	         errhint("Check that the brokers are running, and the options bootstrap_servers, "
+	                 "security_protocol and socket_timeout_ms of the server.")));
 }
 
 /*
@@ -117,11 +118,11 @@ raise_if_final(KafkaConsumer *consumer, rd_kafka_resp_err_t code)
 			break;
 		case KAFKA_EVENT_UNAUTHORIZED:
 			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-					 errmsg("permission denied by Kafka for topic \"%s\" of server \"%s\"",
-							consumer->topic_name, consumer->server_name),
-					 errdetail_internal("%s.", rd_kafka_err2str(code)),
-					 errhint("Grant the user of the mapping READ and DESCRIBE on the topic.")));
+			        (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+			         errmsg("permission denied by Kafka for topic \"%s\" of server \"%s\"",
+			                consumer->topic_name, consumer->server_name),
+			         errdetail_internal("%s.", rd_kafka_err2str(code)),
+			         errhint("Grant the user of the mapping READ and DESCRIBE on the topic.")));
 			break;
 		default:
 			break;
@@ -219,7 +220,7 @@ kafka_consumer_reachable(KafkaConsumer *consumer, int timeout_ms)
 
 	kafka_report_serve(consumer);
 	if (code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__TIMED_OUT ||
-		kafka_report_classify(code) == KAFKA_EVENT_UNAUTHORIZED)
+	    kafka_report_classify(code) == KAFKA_EVENT_UNAUTHORIZED)
 		return false;
 	kafka_report_all_well(consumer);
 	return true;
@@ -240,7 +241,7 @@ ask_for_offsets(KafkaConsumer *consumer, KafkaPartitionOffset *items, int count,
 
 	for (int i = 0; i < count; i++)
 		rd_kafka_topic_partition_list_add(list, consumer->topic_name, items[i].partition)
-			->offset = items[i].timestamp_ms;
+		    ->offset = items[i].timestamp_ms;
 
 	pgstat_report_wait_start(PG_WAIT_EXTENSION);
 	code = rd_kafka_offsets_for_times(consumer->client, list, timeout_ms);

@@ -87,7 +87,7 @@ kafka_message_batch_remove_first(KafkaMessageBatch *batch, int n)
 
 void
 kafka_message_batch_filter(KafkaMessageBatch *batch, int first, KafkaMessageTest keep,
-						   void *argument)
+                           void *argument)
 {
 	int kept = first;
 
@@ -107,8 +107,8 @@ kafka_message_batch_filter(KafkaMessageBatch *batch, int first, KafkaMessageTest
 }
 
 void
-kafka_message_batch_move(KafkaMessageBatch *from, KafkaMessageBatch *to, KafkaMessageTest wanted,
-						 void *argument)
+kafka_message_batch_move(KafkaMessageBatch *from, KafkaMessageBatch *to,
+                         KafkaMessageTest wanted, void *argument)
 {
 	int kept = 0;
 
@@ -165,7 +165,7 @@ kafka_message_batch_reserve(KafkaMessageBatch *batch, KafkaConsumer *consumer, i
 		int capacity = Max(batch->capacity * 2, batch->count + n);
 
 		batch->messages =
-			repalloc_huge(batch->messages, (Size) capacity * sizeof(KafkaMessage));
+		    repalloc_huge(batch->messages, (Size) capacity * sizeof(KafkaMessage));
 		batch->capacity = capacity;
 	}
 }
@@ -205,7 +205,7 @@ kafka_message_headers(const KafkaMessage *message, KafkaHeader **headers)
 
 	*headers = NULL;
 	if (message->handle == NULL ||
-		rd_kafka_message_headers(message->handle, &list) != RD_KAFKA_RESP_ERR_NO_ERROR)
+	    rd_kafka_message_headers(message->handle, &list) != RD_KAFKA_RESP_ERR_NO_ERROR)
 		return 0;
 
 	count = (int) rd_kafka_header_cnt(list);
@@ -224,8 +224,8 @@ kafka_message_headers(const KafkaMessage *message, KafkaHeader **headers)
 int64
 kafka_timestamp_to_ms(TimestampTz time)
 {
-	const int64 epoch_ms = INT64CONST(1000) * SECS_PER_DAY *
-						   (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE);
+	const int64 epoch_ms =
+	    INT64CONST(1000) * SECS_PER_DAY * (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE);
 	int64 ms;
 
 	if (TIMESTAMP_IS_NOBEGIN(time))
@@ -242,8 +242,8 @@ kafka_timestamp_to_ms(TimestampTz time)
 TimestampTz
 kafka_timestamp_from_ms(int64 timestamp_ms)
 {
-	const int64 epoch_ms = INT64CONST(1000) * SECS_PER_DAY *
-						   (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE);
+	const int64 epoch_ms =
+	    INT64CONST(1000) * SECS_PER_DAY * (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE);
 	int64 time;
 
 	/* A producer may send any 64 bits: what no timestamp can be is infinite. */

@@ -59,57 +59,57 @@ typedef struct OptionDefinition
 } OptionDefinition;
 
 static const OptionDefinition option_definitions[] = {
-	/* where, and as what */
-	{"bootstrap.servers", "metadata.broker.list", PLACE_SERVER},
-	{"client.id", NULL, PLACE_SERVER},
-	{"client.rack", NULL, PLACE_SERVER},
+    /* where, and as what */
+    {"bootstrap.servers", "metadata.broker.list", PLACE_SERVER},
+    {"client.id", NULL, PLACE_SERVER},
+    {"client.rack", NULL, PLACE_SERVER},
 
-	/*
+    /*
 	 * GSSAPI is left out because librdkafka runs kinit for it, OAUTHBEARER
 	 * because its token comes from a callback, a file or a URL.
 	 */
-	{"security.protocol", NULL, PLACE_SERVER, false, "plaintext|ssl|sasl_plaintext|sasl_ssl"},
-	{"sasl.mechanism", "sasl.mechanisms", PLACE_SERVER, false,
-	 "PLAIN|SCRAM-SHA-256|SCRAM-SHA-512"},
-	{"sasl.username", NULL, PLACE_USER_MAPPING, true},
-	{"sasl.password", NULL, PLACE_USER_MAPPING, true},
-	{"ssl.ca.pem", NULL, PLACE_SERVER},
-	{"ssl.certificate.pem", NULL, PLACE_BOTH},
-	{"ssl.key.pem", NULL, PLACE_USER_MAPPING, true},
-	{"ssl.key.password", NULL, PLACE_USER_MAPPING, true},
-	{"ssl.endpoint.identification.algorithm", NULL, PLACE_SERVER, false, "https"},
-	{"enable.ssl.certificate.verification", NULL, PLACE_SERVER, false, "true"},
-	{"ssl.cipher.suites", NULL, PLACE_SERVER},
-	{"ssl.curves.list", NULL, PLACE_SERVER},
-	{"ssl.sigalgs.list", NULL, PLACE_SERVER},
+    {"security.protocol", NULL, PLACE_SERVER, false, "plaintext|ssl|sasl_plaintext|sasl_ssl"},
+    {"sasl.mechanism", "sasl.mechanisms", PLACE_SERVER, false,
+     "PLAIN|SCRAM-SHA-256|SCRAM-SHA-512"},
+    {"sasl.username", NULL, PLACE_USER_MAPPING, true},
+    {"sasl.password", NULL, PLACE_USER_MAPPING, true},
+    {"ssl.ca.pem", NULL, PLACE_SERVER},
+    {"ssl.certificate.pem", NULL, PLACE_BOTH},
+    {"ssl.key.pem", NULL, PLACE_USER_MAPPING, true},
+    {"ssl.key.password", NULL, PLACE_USER_MAPPING, true},
+    {"ssl.endpoint.identification.algorithm", NULL, PLACE_SERVER, false, "https"},
+    {"enable.ssl.certificate.verification", NULL, PLACE_SERVER, false, "true"},
+    {"ssl.cipher.suites", NULL, PLACE_SERVER},
+    {"ssl.curves.list", NULL, PLACE_SERVER},
+    {"ssl.sigalgs.list", NULL, PLACE_SERVER},
 
-	/* what is fetched, and how much at a time */
-	{"isolation.level", NULL, PLACE_SERVER, false, "read_committed|read_uncommitted"},
-	{"check.crcs", NULL, PLACE_SERVER},
-	{"fetch.min.bytes", NULL, PLACE_SERVER},
-	{"fetch.max.bytes", NULL, PLACE_SERVER},
-	{"fetch.wait.max.ms", NULL, PLACE_SERVER},
-	{"fetch.error.backoff.ms", NULL, PLACE_SERVER},
-	{"fetch.message.max.bytes", "max.partition.fetch.bytes", PLACE_SERVER},
-	{"receive.message.max.bytes", NULL, PLACE_SERVER},
-	{"queued.max.messages.kbytes", NULL, PLACE_SERVER},
+    /* what is fetched, and how much at a time */
+    {"isolation.level", NULL, PLACE_SERVER, false, "read_committed|read_uncommitted"},
+    {"check.crcs", NULL, PLACE_SERVER},
+    {"fetch.min.bytes", NULL, PLACE_SERVER},
+    {"fetch.max.bytes", NULL, PLACE_SERVER},
+    {"fetch.wait.max.ms", NULL, PLACE_SERVER},
+    {"fetch.error.backoff.ms", NULL, PLACE_SERVER},
+    {"fetch.message.max.bytes", "max.partition.fetch.bytes", PLACE_SERVER},
+    {"receive.message.max.bytes", NULL, PLACE_SERVER},
+    {"queued.max.messages.kbytes", NULL, PLACE_SERVER},
 
-	/* connections */
-	{"socket.timeout.ms", NULL, PLACE_SERVER},
-	{"socket.connection.setup.timeout.ms", NULL, PLACE_SERVER},
-	{"socket.keepalive.enable", NULL, PLACE_SERVER},
-	{"socket.nagle.disable", NULL, PLACE_SERVER},
-	{"socket.max.fails", NULL, PLACE_SERVER},
-	{"socket.send.buffer.bytes", NULL, PLACE_SERVER},
-	{"socket.receive.buffer.bytes", NULL, PLACE_SERVER},
-	{"connections.max.idle.ms", NULL, PLACE_SERVER},
-	{"reconnect.backoff.ms", NULL, PLACE_SERVER},
-	{"reconnect.backoff.max.ms", NULL, PLACE_SERVER},
-	{"broker.address.family", NULL, PLACE_SERVER, false, "any|v4|v6"},
-	{"broker.address.ttl", NULL, PLACE_SERVER},
-	{"topic.metadata.refresh.interval.ms", NULL, PLACE_SERVER},
-	{"topic.metadata.refresh.fast.interval.ms", NULL, PLACE_SERVER},
-	{"metadata.max.age.ms", NULL, PLACE_SERVER},
+    /* connections */
+    {"socket.timeout.ms", NULL, PLACE_SERVER},
+    {"socket.connection.setup.timeout.ms", NULL, PLACE_SERVER},
+    {"socket.keepalive.enable", NULL, PLACE_SERVER},
+    {"socket.nagle.disable", NULL, PLACE_SERVER},
+    {"socket.max.fails", NULL, PLACE_SERVER},
+    {"socket.send.buffer.bytes", NULL, PLACE_SERVER},
+    {"socket.receive.buffer.bytes", NULL, PLACE_SERVER},
+    {"connections.max.idle.ms", NULL, PLACE_SERVER},
+    {"reconnect.backoff.ms", NULL, PLACE_SERVER},
+    {"reconnect.backoff.max.ms", NULL, PLACE_SERVER},
+    {"broker.address.family", NULL, PLACE_SERVER, false, "any|v4|v6"},
+    {"broker.address.ttl", NULL, PLACE_SERVER},
+    {"topic.metadata.refresh.interval.ms", NULL, PLACE_SERVER},
+    {"topic.metadata.refresh.fast.interval.ms", NULL, PLACE_SERVER},
+    {"metadata.max.age.ms", NULL, PLACE_SERVER},
 };
 
 PG_FUNCTION_INFO_V1(kafka_validate_options);
@@ -134,7 +134,7 @@ find_definition(const char *given)
 		const OptionDefinition *definition = &option_definitions[i];
 
 		if (same_name(given, definition->name) ||
-			(definition->alias && same_name(given, definition->alias)))
+		    (definition->alias && same_name(given, definition->alias)))
 			return definition;
 	}
 	return NULL;
@@ -170,7 +170,7 @@ valid_options(OptionPlace place)
 	{
 		if (belongs_to(&option_definitions[i], place))
 			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "",
-							 option_spelling(option_definitions[i].name));
+			                 option_spelling(option_definitions[i].name));
 	}
 	return names.data;
 }
@@ -182,23 +182,23 @@ refuse_option(const char *given, const OptionDefinition *definition, OptionPlace
 
 	if (definition)
 		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-				 place == PLACE_SERVER
-					 ? errmsg("option \"%s\" is not allowed for a server", given)
-					 : errmsg("option \"%s\" is not allowed for a user mapping", given),
-				 place == PLACE_SERVER
-					 ? errhint("Options of a server can be seen by every user. Set it with "
-							   "CREATE USER MAPPING or ALTER USER MAPPING.")
-					 : errhint("Set it with CREATE SERVER or ALTER SERVER.")));
+		        (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+		         place == PLACE_SERVER
+		             ? errmsg("option \"%s\" is not allowed for a server", given)
+		             : errmsg("option \"%s\" is not allowed for a user mapping", given),
+		         place == PLACE_SERVER
+		             ? errhint("Options of a server can be seen by every user. Set it with "
+		                       "CREATE USER MAPPING or ALTER USER MAPPING.")
+		             : errhint("Set it with CREATE SERVER or ALTER SERVER.")));
 
-	ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-					errmsg("invalid option \"%s\"", given),
-					strncmp(given, "ssl", 3) == 0 && length > 8 &&
-							strcmp(given + length - 8, "location") == 0
-						? errdetail("Files of the server's host cannot be used here: "
-									"certificates and keys are given as PEM text.")
-						: 0,
-					errhint("Valid options in this context are: %s.", valid_options(place))));
+	ereport(ERROR,
+	        (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", given),
+	         strncmp(given, "ssl", 3) == 0 && length > 8 &&
+	                 strcmp(given + length - 8, "location") == 0
+	             ? errdetail("Files of the server's host cannot be used here: "
+	                         "certificates and keys are given as PEM text.")
+	             : 0,
+	         errhint("Valid options in this context are: %s.", valid_options(place))));
 }
 
 /*
@@ -211,11 +211,14 @@ checked_value(const OptionDefinition *definition, const char *given, const char 
 	const char *result = value;
 	rd_kafka_conf_t *configuration;
 	rd_kafka_conf_res_t outcome;
-	char reason[512];
+	char reason[512] = "";
+	char taken_as[32] = "";
+	size_t taken_size = sizeof(taken_as);
+	char *end;
 
 	if (strspn(value, " \t\r\n") == strlen(value))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("value of option \"%s\" must not be empty", given)));
+		                errmsg("value of option \"%s\" must not be empty", given)));
 
 	if (definition->allowed)
 	{
@@ -227,8 +230,7 @@ checked_value(const OptionDefinition *definition, const char *given, const char 
 		{
 			size_t candidate_length = strcspn(candidate, "|");
 
-			if (length == candidate_length &&
-				pg_strncasecmp(candidate, value, length) == 0)
+			if (length == candidate_length && pg_strncasecmp(candidate, value, length) == 0)
 				result = pnstrdup(candidate, length);
 			else if (candidate[candidate_length] == '|')
 				candidate += candidate_length + 1;
@@ -248,27 +250,40 @@ checked_value(const OptionDefinition *definition, const char *given, const char 
 					appendStringInfoChar(&values, *c);
 			}
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							errmsg("invalid value for option \"%s\": \"%s\"", given, value),
-							errhint("Valid values are: %s.", values.data)));
+			                errmsg("invalid value for option \"%s\": \"%s\"", given, value),
+			                strchr(definition->allowed, '|')
+			                    ? errhint("Valid values are: %s.", values.data)
+			                    : errhint("The only value allowed is \"%s\".", values.data)));
 		}
 	}
 
 	configuration = rd_kafka_conf_new();
-	outcome = rd_kafka_conf_set(configuration, definition->name, result, reason,
-								sizeof(reason));
+	outcome =
+	    rd_kafka_conf_set(configuration, definition->name, result, reason, sizeof(reason));
+	if (outcome == RD_KAFKA_CONF_OK)
+		(void) rd_kafka_conf_get(configuration, definition->name, taken_as, &taken_size);
 	rd_kafka_conf_destroy(configuration);
+
+	/* librdkafka takes "10 s" for 10 */
+	(void) strtol(result, &end, 0);
+	if (taken_as[0] != '\0' && strspn(taken_as, "-0123456789") == strlen(taken_as) &&
+	    *end != '\0' && !definition->secret)
+	{
+		outcome = RD_KAFKA_CONF_INVALID;
+		strlcpy(reason, "An integer without a unit is expected", sizeof(reason));
+	}
 
 	if (outcome == RD_KAFKA_CONF_UNKNOWN)
 		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-						errmsg("option \"%s\" is not supported by librdkafka %s", given,
-							   rd_kafka_version_str())));
+		                errmsg("option \"%s\" is not supported by librdkafka %s", given,
+		                       rd_kafka_version_str())));
 	if (outcome != RD_KAFKA_CONF_OK && definition->secret)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("invalid value for option \"%s\"", given)));
+		                errmsg("invalid value for option \"%s\"", given)));
 	if (outcome != RD_KAFKA_CONF_OK)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("invalid value for option \"%s\": \"%s\"", given, value),
-						errdetail_internal("%s.", reason)));
+		                errmsg("invalid value for option \"%s\": \"%s\"", given, value),
+		                errdetail_internal("%s.", reason)));
 	return result;
 }
 
@@ -305,11 +320,10 @@ resolve_options(List *options, OptionPlace place)
 			refuse_option(option->defname, definition, place);
 		if (property_value(properties, definition->name))
 			ereport(ERROR,
-					(errcode(ERRCODE_SYNTAX_ERROR),
-					 errmsg("option \"%s\" is given more than once", option->defname),
-					 errdetail("It stands for librdkafka's property \"%s\".",
-							   definition->name),
-					 errhint("Give an option under one of its names only.")));
+			        (errcode(ERRCODE_SYNTAX_ERROR),
+			         errmsg("option \"%s\" is given more than once", option->defname),
+			         errdetail("It stands for librdkafka's property \"%s\".", definition->name),
+			         errhint("Give an option under one of its names only.")));
 
 		property = palloc(sizeof(KafkaProperty));
 		property->name = definition->name;
@@ -328,18 +342,18 @@ check_server_properties(List *properties)
 
 	if (property_value(properties, "bootstrap.servers") == NULL)
 		ereport(ERROR, (errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
-						errmsg("option \"bootstrap_servers\" is required"),
-						errhint("Give the cluster's brokers, as in OPTIONS (bootstrap_servers "
-								"'host1:9092,host2:9092').")));
+		                errmsg("option \"bootstrap_servers\" is required"),
+		                errhint("Give the cluster's brokers, as in OPTIONS (bootstrap_servers "
+		                        "'host1:9092,host2:9092').")));
 
 	/* The default would be GSSAPI, which runs a command. */
 	if (protocol && strncmp(protocol, "sasl", 4) == 0 &&
-		property_value(properties, "sasl.mechanism") == NULL)
+	    property_value(properties, "sasl.mechanism") == NULL)
 		ereport(ERROR, (errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
-						errmsg("option \"sasl_mechanism\" is required with security_protocol "
-							   "\"%s\"",
-							   protocol),
-						errhint("Valid values are: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512.")));
+		                errmsg("option \"sasl_mechanism\" is required with security_protocol "
+		                       "\"%s\"",
+		                       protocol),
+		                errhint("Valid values are: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512.")));
 }
 
 void
@@ -355,10 +369,10 @@ kafka_options_validate(List *options, Oid catalog)
 		topic_schema_validate_column_options(options);
 	else if (options != NIL)
 		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-				 errmsg("invalid option \"%s\"", ((DefElem *) linitial(options))->defname),
-				 errhint("There are no valid options in this context. Options of a cluster "
-						 "belong to CREATE SERVER.")));
+		        (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+		         errmsg("invalid option \"%s\"", ((DefElem *) linitial(options))->defname),
+		         errhint("There are no valid options in this context. Options of a cluster "
+		                 "belong to CREATE SERVER.")));
 }
 
 /* SQL: the validator of the foreign data wrapper. */
@@ -382,15 +396,15 @@ user_mapping_options(Oid server_id, Oid user_id)
 	List *result = NIL;
 
 	mapping = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(user_id),
-							  ObjectIdGetDatum(server_id));
+	                          ObjectIdGetDatum(server_id));
 	if (!HeapTupleIsValid(mapping))
 		mapping = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
-								  ObjectIdGetDatum(server_id));
+		                          ObjectIdGetDatum(server_id));
 	if (!HeapTupleIsValid(mapping))
 		return NIL;
 
-	options =
-		SysCacheGetAttr(USERMAPPINGUSERSERVER, mapping, Anum_pg_user_mapping_umoptions, &isnull);
+	options = SysCacheGetAttr(USERMAPPINGUSERSERVER, mapping, Anum_pg_user_mapping_umoptions,
+	                          &isnull);
 	if (!isnull)
 		result = untransformRelOptions(options);
 	ReleaseSysCache(mapping);
@@ -404,7 +418,7 @@ kafka_connection_load(Oid server_id, Oid user_id)
 	KafkaConnection *connection = palloc0(sizeof(KafkaConnection));
 	List *of_server = resolve_options(server->options, PLACE_SERVER);
 	List *of_user =
-		resolve_options(user_mapping_options(server_id, user_id), PLACE_USER_MAPPING);
+	    resolve_options(user_mapping_options(server_id, user_id), PLACE_USER_MAPPING);
 	const char *timeout;
 	ListCell *cell;
 
@@ -424,6 +438,6 @@ kafka_connection_load(Oid server_id, Oid user_id)
 	connection->server_name = server->servername;
 	timeout = property_value(connection->properties, "socket.timeout.ms");
 	connection->lookup_timeout_ms =
-		timeout ? (int) strtol(timeout, NULL, 0) : DEFAULT_SOCKET_TIMEOUT_MS;
+	    timeout ? (int) strtol(timeout, NULL, 0) : DEFAULT_SOCKET_TIMEOUT_MS;
 	return connection;
 }

@@ -28,10 +28,10 @@ typedef struct KafkaConnection
 {
 	Oid server_id;
 	const char *server_name;
-	List *properties;	   /* of KafkaProperty * */
+	List *properties;      /* of KafkaProperty * */
 	int lookup_timeout_ms; /* bound of metadata and offset look-ups: the
 							* server's socket_timeout_ms */
-	bool existing_only;	   /* set by who reads only what is there already: no
+	bool existing_only;    /* set by who reads only what is there already: no
 							* broker shall wait for more to come */
 } KafkaConnection;
 

@@ -15,6 +15,7 @@
 
 #include <librdkafka/rdkafka.h>
 
-StaticAssertDecl(RD_KAFKA_VERSION >= 0x020002ff, "kafka_ingest needs librdkafka 2.0.2 or later");
+StaticAssertDecl(RD_KAFKA_VERSION >= 0x020002ff,
+                 "kafka_ingest needs librdkafka 2.0.2 or later");
 
 #endif /* KAFKA_PRELUDE_H */

@@ -13,8 +13,8 @@
 
 #include "kafka_client.h"
 
-#define SYSLOG_WARNING		4
-#define REPEAT_EVENT_AFTER	5000.0 /* ms */
+#define SYSLOG_WARNING     4
+#define REPEAT_EVENT_AFTER 5000.0 /* ms */
 
 KafkaEventType
 kafka_report_classify(rd_kafka_resp_err_t code)
@@ -72,7 +72,7 @@ note_log_line(const rd_kafka_t *client, int level, const char *facility, const c
 
 		consumer->reports.log_lines[i].level = level;
 		snprintf(consumer->reports.log_lines[i].text,
-				 sizeof(consumer->reports.log_lines[i].text), "%s: %s", facility, text);
+		         sizeof(consumer->reports.log_lines[i].text), "%s: %s", facility, text);
 	}
 	else
 		consumer->reports.log_lines_lost++;
@@ -100,7 +100,7 @@ note_error(rd_kafka_t *client, int code, const char *reason, void *opaque)
 	{
 		reports->pending[type] = true;
 		strlcpy(reports->pending_text[type], reports->last_error_text,
-				sizeof(reports->pending_text[type]));
+		        sizeof(reports->pending_text[type]));
 	}
 }
 
@@ -127,13 +127,13 @@ kafka_report_serve(KafkaConsumer *consumer)
 	reports->log_lines_lost = 0;
 	for (int i = 0; i < lines; i++)
 		ereport(reports->log_lines[i].level <= SYSLOG_WARNING ? LOG_SERVER_ONLY : DEBUG1,
-				(errmsg("librdkafka, server \"%s\": %s", consumer->server_name,
-						reports->log_lines[i].text),
-				 errhidestmt(true)));
+		        (errmsg("librdkafka, server \"%s\": %s", consumer->server_name,
+		                reports->log_lines[i].text),
+		         errhidestmt(true)));
 	if (lost > 0)
-		ereport(LOG_SERVER_ONLY,
-				(errmsg("librdkafka, server \"%s\": %d more lines", consumer->server_name, lost),
-				 errhidestmt(true)));
+		ereport(LOG_SERVER_ONLY, (errmsg("librdkafka, server \"%s\": %d more lines",
+		                                 consumer->server_name, lost),
+		                          errhidestmt(true)));
 }
 
 void

@@ -162,6 +162,7 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 
 	progress.started_at = GetCurrentTimestamp();
 	progress.batch_id = run->batch_id + 1;
+	progress.decode_us = -1;
 	progress.wait_us = run->last_batch_end == 0
 	                       ? 0
 	                       : Max(progress.started_at - run->last_batch_end, INT64CONST(0));

@@ -269,7 +269,7 @@ kafka_worker_batches(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	row_context = AllocSetContextCreate(CurrentMemoryContext, "kafka.worker_batches",
-										ALLOCSET_DEFAULT_SIZES);
+	                                    ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; progress_available() && i < progress_max_streams; i++)
 	{
 		TimestampTz previous_start = 0;

@@ -14,6 +14,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "checkpoint.h"
+#include "common/int.h"
 #include "fmgr.h"
 #include "kafka_consumer.h"
 #include "miscadmin.h"

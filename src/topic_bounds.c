@@ -34,7 +34,7 @@ typedef struct BoundClause
 {
 	TopicBoundKind kind;
 	StrategyNumber strategy; /* of a btree */
-	bool value_is_array;	 /* "= ANY (value)" */
+	bool value_is_array;     /* "= ANY (value)" */
 	Expr *value;
 	ExprState *value_state;
 	Oid value_type; /* of the array's elements, if it is one */
@@ -73,8 +73,7 @@ is_bound_column(Expr *expression, Index relid, const TopicSchema *schema, TopicB
 	const TopicColumn *column;
 
 	if (!IsA(expression, Var) || var->varno != relid || var->varlevelsup != 0 ||
-		var->varattno <= 0 ||
-		(column = topic_schema_column(schema, var->varattno)) == NULL)
+	    var->varattno <= 0 || (column = topic_schema_column(schema, var->varattno)) == NULL)
 		return false;
 
 	switch (column->source)
@@ -98,7 +97,7 @@ static bool
 is_constant_during_scan(Expr *value)
 {
 	return !contain_var_clause((Node *) value) && !contain_subplans((Node *) value) &&
-		   !contain_volatile_functions((Node *) value);
+	       !contain_volatile_functions((Node *) value);
 }
 
 static bool
@@ -140,18 +139,17 @@ match_clause(Expr *clause, Index relid, const TopicSchema *schema, BoundClause *
 		return false;
 
 	if (!is_bound_column(column, relid, schema, &match->kind) ||
-		!is_constant_during_scan(match->value))
+	    !is_constant_during_scan(match->value))
 		return false;
 	if (match->kind == BOUND_TIMESTAMP
-			? match->value_type != TIMESTAMPTZOID && match->value_type != TIMESTAMPOID &&
-				  match->value_type != DATEOID
-			: !is_integer_type(match->value_type))
+	        ? match->value_type != TIMESTAMPTZOID && match->value_type != TIMESTAMPOID &&
+	              match->value_type != DATEOID
+	        : !is_integer_type(match->value_type))
 		return false;
 
-	family =
-		lookup_type_cache(match->kind == BOUND_TIMESTAMP ? TIMESTAMPTZOID : INT8OID,
-						  TYPECACHE_BTREE_OPFAMILY)
-			->btree_opf;
+	family = lookup_type_cache(match->kind == BOUND_TIMESTAMP ? TIMESTAMPTZOID : INT8OID,
+	                           TYPECACHE_BTREE_OPFAMILY)
+	             ->btree_opf;
 	match->strategy = get_op_opfamily_strategy(operator, family);
 
 	if (match->value_is_array)
@@ -225,13 +223,13 @@ timestamp_value(Datum value, Oid type)
 /* Narrows the range [*first, *last] by "x operator value". */
 static void
 narrow_range(TopicBounds *bounds, int64 *first, int64 *last, StrategyNumber strategy,
-			 int64 value)
+             int64 value)
 {
 	bool below = strategy <= BTEqualStrategyNumber;
 	bool above = strategy >= BTEqualStrategyNumber;
 
 	if ((strategy == BTLessStrategyNumber && value == PG_INT64_MIN) ||
-		(strategy == BTGreaterStrategyNumber && value == PG_INT64_MAX))
+	    (strategy == BTGreaterStrategyNumber && value == PG_INT64_MAX))
 	{
 		bounds->nothing = true;
 		return;
@@ -258,13 +256,14 @@ narrow_list(TopicBounds *bounds, ArrayType *array, Oid element_type)
 
 	get_typlenbyvalalign(element_type, &length, &by_value, &alignment);
 	deconstruct_array(array, element_type, length, by_value, alignment, &elements, &nulls,
-					  &count);
+	                  &count);
 	for (int i = 0; i < count; i++)
 	{
 		int64 value = nulls[i] ? -1 : integer_value(elements[i], element_type);
 
 		if (value >= 0 && value <= PG_INT32_MAX &&
-			(!bounds->partitions_listed || list_member_int(bounds->partition_list, (int) value)))
+		    (!bounds->partitions_listed ||
+		     list_member_int(bounds->partition_list, (int) value)))
 			partitions = list_append_unique_int(partitions, (int) value);
 	}
 	bounds->partitions_listed = true;
@@ -289,13 +288,13 @@ topic_bounds_evaluate(TopicBoundsState *state, ExprContext *econtext, TopicBound
 			narrow_list(bounds, DatumGetArrayTypeP(value), clause->value_type);
 		else if (clause->kind == BOUND_PARTITION)
 			narrow_range(bounds, &bounds->first_partition, &bounds->last_partition,
-						 clause->strategy, integer_value(value, clause->value_type));
+			             clause->strategy, integer_value(value, clause->value_type));
 		else if (clause->kind == BOUND_OFFSET)
 			narrow_range(bounds, &bounds->first_offset, &bounds->last_offset, clause->strategy,
-						 integer_value(value, clause->value_type));
+			             integer_value(value, clause->value_type));
 		else
 			bounds->since_ms =
-				Max(bounds->since_ms,
-					kafka_timestamp_to_ms(timestamp_value(value, clause->value_type)));
+			    Max(bounds->since_ms,
+			        kafka_timestamp_to_ms(timestamp_value(value, clause->value_type)));
 	}
 }

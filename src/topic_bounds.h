@@ -29,7 +29,7 @@ typedef struct TopicBounds
 	int64 first_partition;
 	int64 last_partition;
 	bool partitions_listed; /* then only those of partition_list */
-	List *partition_list;	/* of int */
+	List *partition_list;   /* of int */
 	int64 first_offset;
 	int64 last_offset;
 	int64 since_ms; /* from the first message that is not older; -1: all */
@@ -45,7 +45,7 @@ extern void topic_bounds_init(TopicBounds *bounds);
  * read: the clause must be checked for each row all the same.
  */
 extern bool topic_bounds_match(Expr *clause, Index relid, const TopicSchema *schema,
-							   TopicBoundKind *kind);
+                               TopicBoundKind *kind);
 
 /*
  * The parts of such clauses that are evaluated when a scan starts, and their
@@ -55,8 +55,8 @@ extern bool topic_bounds_match(Expr *clause, Index relid, const TopicSchema *sch
 typedef struct TopicBoundsState TopicBoundsState;
 
 extern TopicBoundsState *topic_bounds_prepare(List *clauses, Index relid,
-											  const TopicSchema *schema, PlanState *parent);
+                                              const TopicSchema *schema, PlanState *parent);
 extern void topic_bounds_evaluate(TopicBoundsState *state, ExprContext *econtext,
-								  TopicBounds *bounds);
+                                  TopicBounds *bounds);
 
 #endif /* TOPIC_BOUNDS_H */

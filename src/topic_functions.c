@@ -52,7 +52,7 @@ kafka_topic_partitions(PG_FUNCTION_ARGS)
 	for (int i = 0; i < read->partition_count; i++)
 	{
 		Datum values[3] = {Int32GetDatum(i), Int64GetDatum(read->partitions[i].low),
-						   Int64GetDatum(read->partitions[i].high)};
+		                   Int64GetDatum(read->partitions[i].high)};
 		bool nulls[3] = {false};
 
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);

@@ -20,7 +20,7 @@
 #include "topic_read.h"
 
 #define MESSAGES_AT_ONCE 1000
-#define BYTES_AT_ONCE	 (4 * 1024 * 1024)
+#define BYTES_AT_ONCE    (4 * 1024 * 1024)
 
 /* How often to look at the clock while waiting. */
 #define WAIT_MS 500
@@ -72,8 +72,8 @@ static bool
 partition_wanted(const TopicBounds *bounds, int partition)
 {
 	return !bounds->nothing && partition >= bounds->first_partition &&
-		   partition <= bounds->last_partition &&
-		   (!bounds->partitions_listed || list_member_int(bounds->partition_list, partition));
+	       partition <= bounds->last_partition &&
+	       (!bounds->partitions_listed || list_member_int(bounds->partition_list, partition));
 }
 
 /* Moves the starts to the first message that is not older than a time. */
@@ -97,7 +97,7 @@ start_at_timestamp(TopicRead *read, int64 since_ms)
 		TopicReadPartition *partition = &read->partitions[items[i].partition];
 
 		partition->start = items[i].offset < 0 ? Max(partition->start, partition->high)
-											   : Max(partition->start, items[i].offset);
+		                                       : Max(partition->start, items[i].offset);
 		partition->done = partition->start >= partition->end;
 	}
 	pfree(items);
@@ -118,8 +118,7 @@ topic_read_start(TopicRead *read, const TopicBounds *bounds)
 		partition->end = partition->high;
 		if (bounds->last_offset < partition->high)
 			partition->end = bounds->last_offset + 1;
-		partition->done =
-			!partition_wanted(bounds, i) || partition->start >= partition->end;
+		partition->done = !partition_wanted(bounds, i) || partition->start >= partition->end;
 	}
 	if (bounds->since_ms >= 0)
 		start_at_timestamp(read, bounds->since_ms);
@@ -188,16 +187,14 @@ raise_gone(TopicRead *read, const KafkaEvent *event)
 {
 	TopicReadPartition *partition = &read->partitions[event->partition];
 
-	ereport(ERROR,
-			(errcode(ERRCODE_FDW_ERROR),
-			 errmsg("messages of topic \"%s\" are gone", read->topic),
-			 errdetail("Partition %d has no offset " INT64_FORMAT
-					   " any more; offsets " INT64_FORMAT " to " INT64_FORMAT
-					   " were to be read.",
-					   event->partition, partition->position, partition->start,
-					   partition->end - 1),
-			 errhint("Retention, or a change of the topic, removed them while the query ran. "
-					 "Run it again.")));
+	ereport(
+	    ERROR,
+	    (errcode(ERRCODE_FDW_ERROR), errmsg("messages of topic \"%s\" are gone", read->topic),
+	     errdetail("Partition %d has no offset " INT64_FORMAT " any more; offsets " INT64_FORMAT
+	               " to " INT64_FORMAT " were to be read.",
+	               event->partition, partition->position, partition->start, partition->end - 1),
+	     errhint("Retention, or a change of the topic, removed them while the query ran. "
+	             "Run it again.")));
 }
 
 pg_noreturn static void
@@ -207,28 +204,27 @@ raise_event(TopicRead *read, const KafkaEvent *event)
 	{
 		case KAFKA_EVENT_UNKNOWN_TOPIC:
 			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("topic \"%s\" or a partition of it does not exist any more on "
-							"server \"%s\"",
-							read->topic, read->server_name),
-					 errdetail_internal("%s.", event->message)));
+			        (errcode(ERRCODE_UNDEFINED_OBJECT),
+			         errmsg("topic \"%s\" or a partition of it does not exist any more on "
+			                "server \"%s\"",
+			                read->topic, read->server_name),
+			         errdetail_internal("%s.", event->message)));
 			break;
 		case KAFKA_EVENT_UNREADABLE:
-			ereport(ERROR,
-					(errcode(ERRCODE_FDW_ERROR),
-					 errmsg("could not read a message of topic \"%s\"", read->topic),
-					 errdetail("Partition %d, offset " INT64_FORMAT ": %s.", event->partition,
-							   event->offset, event->message),
-					 errhint("If it is too large, raise the server's options "
-							 "fetch_message_max_bytes and receive_message_max_bytes.")));
+			ereport(ERROR, (errcode(ERRCODE_FDW_ERROR),
+			                errmsg("could not read a message of topic \"%s\"", read->topic),
+			                errdetail("Partition %d, offset " INT64_FORMAT ": %s.",
+			                          event->partition, event->offset, event->message),
+			                errhint("If it is too large, raise the server's options "
+			                        "fetch_message_max_bytes and receive_message_max_bytes.")));
 			break;
 		default:
 			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-					 errmsg("permission denied by Kafka while reading topic \"%s\" of server "
-							"\"%s\"",
-							read->topic, read->server_name),
-					 errdetail_internal("%s.", event->message)));
+			        (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+			         errmsg("permission denied by Kafka while reading topic \"%s\" of server "
+			                "\"%s\"",
+			                read->topic, read->server_name),
+			         errdetail_internal("%s.", event->message)));
 			break;
 	}
 }
@@ -241,8 +237,8 @@ static bool
 handle_event(TopicRead *read, const KafkaEvent *event)
 {
 	/* an event of a partition that is done may have been under way */
-	if (event->partition >= 0 && (event->partition >= read->partition_count ||
-								  read->partitions[event->partition].done))
+	if (event->partition >= 0 &&
+	    (event->partition >= read->partition_count || read->partitions[event->partition].done))
 		return false;
 
 	switch (event->type)
@@ -272,7 +268,7 @@ look_for_markers(TopicRead *read)
 	for (int i = 0; i < read->partition_count; i++)
 	{
 		if (!read->partitions[i].done &&
-			advance(read, i, kafka_consumer_position(read->consumer, i)))
+		    advance(read, i, kafka_consumer_position(read->consumer, i)))
 			moved = true;
 	}
 	return moved;
@@ -284,12 +280,12 @@ raise_stalled(TopicRead *read)
 	const char *reason = kafka_consumer_last_error(read->consumer);
 
 	ereport(ERROR, (errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
-					errmsg("lost the Kafka cluster of server \"%s\" while reading topic \"%s\"",
-						   read->server_name, read->topic),
-					reason ? errdetail_internal("%s.", reason)
-						   : errdetail("No message came for %d ms.", 3 * read->timeout_ms),
-					errhint("Check that the brokers are running; the server's option "
-							"socket_timeout_ms says how long to wait for them.")));
+	                errmsg("lost the Kafka cluster of server \"%s\" while reading topic \"%s\"",
+	                       read->server_name, read->topic),
+	                reason ? errdetail_internal("%s.", reason)
+	                       : errdetail("No message came for %d ms.", 3 * read->timeout_ms),
+	                errhint("Check that the brokers are running; the server's option "
+	                        "socket_timeout_ms says how long to wait for them.")));
 }
 
 /* Waits for something to happen; an error when nothing has for too long. */
@@ -336,7 +332,7 @@ topic_read_next(TopicRead *read)
 		kafka_message_batch_clear(read->batch);
 		read->next = 0;
 		if (kafka_consumer_poll(read->consumer, read->batch, MESSAGES_AT_ONCE, BYTES_AT_ONCE,
-								&read->event) > 0)
+		                        &read->event) > 0)
 			progress = true;
 		else if (read->event.type != KAFKA_EVENT_NONE)
 			continue;

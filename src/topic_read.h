@@ -18,10 +18,10 @@
 /* One partition, as pinned when the read was opened. */
 typedef struct TopicReadPartition
 {
-	int64 low;		/* first offset in the log then */
-	int64 high;		/* end then: the last stable offset with read_committed */
-	int64 start;	/* of the current pass */
-	int64 end;		/* exclusive */
+	int64 low;      /* first offset in the log then */
+	int64 high;     /* end then: the last stable offset with read_committed */
+	int64 start;    /* of the current pass */
+	int64 end;      /* exclusive */
 	int64 position; /* everything before it has been returned */
 	bool done;
 } TopicReadPartition;
@@ -35,7 +35,7 @@ typedef struct TopicRead
 	/* private */
 	KafkaConsumer *consumer;
 	KafkaMessageBatch *batch;
-	int next;		  /* in batch */
+	int next;         /* in batch */
 	KafkaEvent event; /* that came after the batch's messages */
 	int partitions_left;
 	const char *topic;

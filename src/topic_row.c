@@ -70,7 +70,7 @@ default_of_column(Relation topic_table, AttrNumber attnum, List *further_default
 
 TopicRowMaker *
 topic_row_maker_create(Relation topic_table, const TopicSchema *schema, List *wanted,
-					   List *further_defaults, PlanState *parent)
+                       List *further_defaults, PlanState *parent)
 {
 	TopicRowMaker *maker = palloc0(sizeof(TopicRowMaker));
 	Bitmapset *wanted_set = NULL;
@@ -80,7 +80,7 @@ topic_row_maker_create(Relation topic_table, const TopicSchema *schema, List *wa
 	maker->columns_wanted = wanted != NIL;
 	maker->econtext = parent->ps_ExprContext;
 	maker->row_context =
-		AllocSetContextCreate(CurrentMemoryContext, "row of a topic", ALLOCSET_DEFAULT_SIZES);
+	    AllocSetContextCreate(CurrentMemoryContext, "row of a topic", ALLOCSET_DEFAULT_SIZES);
 	maker->defaults = palloc(Max(list_length(wanted), 1) * sizeof(ColumnDefault));
 
 	foreach (cell, wanted)
@@ -91,7 +91,7 @@ topic_row_maker_create(Relation topic_table, const TopicSchema *schema, List *wa
 
 		wanted_set = bms_add_member(wanted_set, attnum);
 		if (column == NULL || column->source != COLUMN_FROM_FIELD ||
-			(expression = default_of_column(topic_table, attnum, further_defaults)) == NULL)
+		    (expression = default_of_column(topic_table, attnum, further_defaults)) == NULL)
 			continue;
 		maker->defaults[maker->default_count].attnum = attnum;
 		maker->defaults[maker->default_count].expression = ExecInitExpr(expression, parent);
@@ -114,7 +114,7 @@ fill_defaults(TopicRowMaker *maker, Datum *values, bool *nulls)
 
 		if (maker->missing[column])
 			values[column] =
-				ExecEvalExpr(maker->defaults[i].expression, maker->econtext, &nulls[column]);
+			    ExecEvalExpr(maker->defaults[i].expression, maker->econtext, &nulls[column]);
 	}
 }
 
@@ -130,7 +130,7 @@ topic_row_make(TopicRowMaker *maker, const KafkaMessage *message, TupleTableSlot
 		MemoryContextReset(maker->row_context);
 		previous = MemoryContextSwitchTo(maker->row_context);
 		is_row = decode_message(maker->decoder, message, slot->tts_values, slot->tts_isnull,
-								maker->missing);
+		                        maker->missing);
 		if (is_row && maker->missing)
 			fill_defaults(maker, slot->tts_values, slot->tts_isnull);
 		MemoryContextSwitchTo(previous);
@@ -140,8 +140,8 @@ topic_row_make(TopicRowMaker *maker, const KafkaMessage *message, TupleTableSlot
 		/* count(*): a message is a row whatever is in it, but a tombstone need not be */
 		is_row = message->value != NULL || maker->schema->null_value == NULL_VALUE_ROW;
 		if (message->value == NULL && maker->schema->null_value == NULL_VALUE_ERROR)
-			is_row = decode_message(maker->decoder, message, slot->tts_values,
-									slot->tts_isnull, NULL);
+			is_row = decode_message(maker->decoder, message, slot->tts_values, slot->tts_isnull,
+			                        NULL);
 		memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
 	}
 	if (is_row)
@@ -151,7 +151,7 @@ topic_row_make(TopicRowMaker *maker, const KafkaMessage *message, TupleTableSlot
 
 bool
 topic_row_make_sampled(TopicRowMaker *maker, const KafkaMessage *message, TupleTableSlot *slot,
-					   int64 *microseconds)
+                       int64 *microseconds)
 {
 	instr_time start;
 	instr_time taken;

@@ -25,8 +25,8 @@ typedef struct TopicRowMaker TopicRowMaker;
  * memory context; default expressions are evaluated in the parent's.
  */
 extern TopicRowMaker *topic_row_maker_create(Relation topic_table, const TopicSchema *schema,
-											 List *wanted, List *further_defaults,
-											 PlanState *parent);
+                                             List *wanted, List *further_defaults,
+                                             PlanState *parent);
 
 /*
  * Stores the row of a message in an empty slot; valid until the next call.  Returns
@@ -34,10 +34,10 @@ extern TopicRowMaker *topic_row_maker_create(Relation topic_table, const TopicSc
  * default expressions.
  */
 extern bool topic_row_make(TopicRowMaker *maker, const KafkaMessage *message,
-						   TupleTableSlot *slot);
+                           TupleTableSlot *slot);
 
 /* The same, adding the time it takes to *microseconds, estimated from samples. */
 extern bool topic_row_make_sampled(TopicRowMaker *maker, const KafkaMessage *message,
-								   TupleTableSlot *slot, int64 *microseconds);
+                                   TupleTableSlot *slot, int64 *microseconds);
 
 #endif /* TOPIC_ROW_H */

@@ -39,7 +39,7 @@
 #include "topic_schema.h"
 
 /* Kafka is not asked for sizes while planning: a topic is taken for a large one. */
-#define ASSUMED_MESSAGES	  1000000.0
+#define ASSUMED_MESSAGES      1000000.0
 #define ASSUMED_MESSAGE_WIDTH 150
 
 /* To connect and to look up offsets, in units of the planner's cost. */
@@ -112,7 +112,7 @@ add_path_of_scan(PlannerInfo *root, RelOptInfo *baserel, Oid relid)
 
 	startup_cost += baserel->baserestrictcost.startup;
 	add_path(baserel, (Path *) make_foreign_scan_path(root, baserel, startup_cost,
-													  startup_cost + run_cost));
+	                                                  startup_cost + run_cost));
 }
 
 /* The columns that the query looks at. */
@@ -134,8 +134,8 @@ wanted_columns(RelOptInfo *baserel, Oid relid, List *scan_clauses)
 	for (int attnum = 1; attnum <= descriptor->natts; attnum++)
 	{
 		if (!TupleDescAttr(descriptor, attnum - 1)->attisdropped &&
-			(whole_row ||
-			 bms_is_member(attnum - FirstLowInvalidHeapAttributeNumber, attributes)))
+		    (whole_row ||
+		     bms_is_member(attnum - FirstLowInvalidHeapAttributeNumber, attributes)))
 			wanted = lappend_int(wanted, attnum);
 	}
 	table_close(relation, NoLock);
@@ -144,7 +144,7 @@ wanted_columns(RelOptInfo *baserel, Oid relid, List *scan_clauses)
 
 static ForeignScan *
 plan_scan(PlannerInfo *root, RelOptInfo *baserel, Oid relid, ForeignPath *best_path,
-		  List *tlist, List *scan_clauses, Plan *outer_plan)
+          List *tlist, List *scan_clauses, Plan *outer_plan)
 {
 	TopicSchema *schema = topic_schema_load(relid);
 	List *bound_clauses = NIL;
@@ -160,8 +160,8 @@ plan_scan(PlannerInfo *root, RelOptInfo *baserel, Oid relid, ForeignPath *best_p
 	}
 
 	return make_foreignscan(tlist, scan_clauses, baserel->relid, bound_clauses,
-							list_make1(wanted_columns(baserel, relid, scan_clauses)), NIL, NIL,
-							outer_plan);
+	                        list_make1(wanted_columns(baserel, relid, scan_clauses)), NIL, NIL,
+	                        outer_plan);
 }
 
 /* ---- execution ---- */
@@ -182,13 +182,12 @@ begin_scan(ForeignScanState *node, int eflags)
 	state->user_id = foreign_scan_user(node);
 	state->batch = batch_of(relid);
 	state->row_maker =
-		topic_row_maker_create(node->ss.ss_currentRelation, state->schema,
-							   list_nth(plan->fdw_private, PRIVATE_WANTED_COLUMNS),
-							   state->batch ? state->batch->defaults : NIL, &node->ss.ps);
+	    topic_row_maker_create(node->ss.ss_currentRelation, state->schema,
+	                           list_nth(plan->fdw_private, PRIVATE_WANTED_COLUMNS),
+	                           state->batch ? state->batch->defaults : NIL, &node->ss.ps);
 	if (state->batch == NULL)
-		state->bounds =
-			topic_bounds_prepare(plan->fdw_exprs, plan->scan.scanrelid, state->schema,
-								 &node->ss.ps);
+		state->bounds = topic_bounds_prepare(plan->fdw_exprs, plan->scan.scanrelid,
+		                                     state->schema, &node->ss.ps);
 }
 
 /* Starts, or starts again, to read the topic. */
@@ -243,7 +242,7 @@ next_row_of_batch(ForeignScanState *node)
 		batch->current = index;
 		batch->decoding = true;
 		is_row = topic_row_make_sampled(state->row_maker, &batch->messages[index], slot,
-										&batch->decode_us);
+		                                &batch->decode_us);
 		batch->decoding = false;
 		if (is_row)
 			break;
@@ -282,7 +281,7 @@ end_scan(ForeignScanState *node)
 
 static void
 explain_bounds(ForeignScanState *node, ExplainState *es, TopicScanState *state,
-			   TopicBoundKind kind, const char *label)
+               TopicBoundKind kind, const char *label)
 {
 	ForeignScan *plan = (ForeignScan *) node->ss.ps.plan;
 	List *clauses = NIL;
@@ -293,7 +292,7 @@ explain_bounds(ForeignScanState *node, ExplainState *es, TopicScanState *state,
 		TopicBoundKind of_clause;
 
 		if (topic_bounds_match(lfirst(cell), plan->scan.scanrelid, state->schema, &of_clause) &&
-			of_clause == kind)
+		    of_clause == kind)
 			clauses = lappend(clauses, lfirst(cell));
 	}
 	if (clauses != NIL)
@@ -301,9 +300,10 @@ explain_bounds(ForeignScanState *node, ExplainState *es, TopicScanState *state,
 		List *context = set_deparse_context_plan(es->deparse_cxt, &plan->scan.plan, NIL);
 
 		ExplainPropertyText(label,
-							deparse_expression((Node *) make_ands_explicit(clauses), context,
-											   list_length(es->rtable) > 1 || es->verbose, false),
-							es);
+		                    deparse_expression((Node *) make_ands_explicit(clauses), context,
+		                                       list_length(es->rtable) > 1 || es->verbose,
+		                                       false),
+		                    es);
 	}
 }
 
@@ -318,7 +318,7 @@ explain_scan(ForeignScanState *node, ExplainState *es)
 	explain_bounds(node, es, state, BOUND_TIMESTAMP, "Kafka Timestamp");
 	if (es->analyze)
 		ExplainPropertyInteger("Kafka Messages Read", NULL,
-							   state->read ? state->read->messages_read : state->next, es);
+		                       state->read ? state->read->messages_read : state->next, es);
 }
 
 /* SQL: the handler of the foreign data wrapper. */

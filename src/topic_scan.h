@@ -26,10 +26,10 @@ typedef struct TopicScanBatch
 	Oid topic_table;
 	const KafkaMessage *messages;
 	int count;
-	int current;    /* out: index of the message being decoded or
+	int current;     /* out: index of the message being decoded or
 								 * last returned; -1 before the first */
-	bool decoding;  /* out: true while "current" is being decoded */
-	List *defaults; /* of TopicColumnDefault *; overrides the topic
+	bool decoding;   /* out: true while "current" is being decoded */
+	List *defaults;  /* of TopicColumnDefault *; overrides the topic
 								 * table's own column defaults never, comes after them */
 	int64 decode_us; /* out: time spent decoding, estimated from samples; added
 								 * to what is here */

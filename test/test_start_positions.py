@@ -116,7 +116,7 @@ def test_microseconds_round_up(db, dated_topic):
 def test_timestamp_strategy(db, dated_topic, postgres):
     db.create_tables(dated_topic)
     moment = timestamp(EPOCH + 98 * HOUR + 1)  # partition 0 has a later message, 1 and 2 have none
-    with error(".", detail="partition"):
+    with error("partition [12]", hint="latest"):
         db.create_stream(starting_timestamp=moment, starting_timestamp_strategy="error")
     assert db.status() is None
     notices = []
