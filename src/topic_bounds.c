@@ -103,7 +103,7 @@ is_constant_during_scan(Expr *value)
 static bool
 match_clause(Expr *clause, Index relid, const TopicSchema *schema, BoundClause *match)
 {
-	Oid operator;
+	Oid operator_id;
 	Expr *column;
 	Oid family;
 
@@ -111,7 +111,7 @@ match_clause(Expr *clause, Index relid, const TopicSchema *schema, BoundClause *
 	{
 		OpExpr *comparison = (OpExpr *) clause;
 
-		operator= comparison->opno;
+		operator_id = comparison->opno;
 		column = linitial(comparison->args);
 		match->value = lsecond(comparison->args);
 		match->value_is_array = false;
@@ -119,8 +119,8 @@ match_clause(Expr *clause, Index relid, const TopicSchema *schema, BoundClause *
 		{
 			column = lsecond(comparison->args);
 			match->value = linitial(comparison->args);
-			operator= get_commutator(operator);
-			if (!OidIsValid(operator))
+			operator_id = get_commutator(operator_id);
+			if (!OidIsValid(operator_id))
 				return false;
 		}
 		match->value_type = exprType((Node *) match->value);
@@ -129,7 +129,7 @@ match_clause(Expr *clause, Index relid, const TopicSchema *schema, BoundClause *
 	{
 		ScalarArrayOpExpr *comparison = (ScalarArrayOpExpr *) clause;
 
-		operator= comparison->opno;
+		operator_id = comparison->opno;
 		column = linitial(comparison->args);
 		match->value = lsecond(comparison->args);
 		match->value_is_array = true;
@@ -150,7 +150,7 @@ match_clause(Expr *clause, Index relid, const TopicSchema *schema, BoundClause *
 	family = lookup_type_cache(match->kind == BOUND_TIMESTAMP ? TIMESTAMPTZOID : INT8OID,
 	                           TYPECACHE_BTREE_OPFAMILY)
 	             ->btree_opf;
-	match->strategy = get_op_opfamily_strategy(operator, family);
+	match->strategy = get_op_opfamily_strategy(operator_id, family);
 
 	if (match->value_is_array)
 		return match->strategy == BTEqualStrategyNumber && match->kind == BOUND_PARTITION;
