@@ -314,7 +314,10 @@ stream_create_query_view(const Stream *stream, const char *query)
 
 	catalog_begin(&access);
 	/* the query comes deparsed, with every name qualified: see stream_query.c */
-	sql = psprintf("CREATE OR REPLACE VIEW %s AS %s", view_name, query);
+	if (stream->query_view)
+		catalog_execute(SPI_OK_UTILITY, psprintf("DROP VIEW IF EXISTS %s", view_name), 0, NULL,
+		                NULL, NULL);
+	sql = psprintf("CREATE VIEW %s AS %s", view_name, query);
 	catalog_execute(SPI_OK_UTILITY, sql, 0, NULL, NULL, NULL);
 	sql = psprintf("ALTER VIEW %s OWNER TO %s", view_name,
 	               quote_identifier(GetUserNameFromId(stream->owner, false)));

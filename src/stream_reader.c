@@ -17,6 +17,9 @@
 #include "progress.h"
 #include "utils/memutils.h"
 
+/* with a limit per partition: messages taken from the queue at once */
+#define FETCH_AT_ONCE 1000
+
 pg_noreturn static void
 data_loss(const StreamReader *reader, int32 partition, int64 low, int64 high)
 {
@@ -68,6 +71,7 @@ allocate_partitions(StreamReader *reader)
 		reader->fetched_up_to = palloc(sizeof(int64) * count);
 		reader->end_seen = palloc(sizeof(int64) * count);
 		reader->quota = palloc(sizeof(int64) * count);
+		reader->quota_is_backlog = palloc(sizeof(bool) * count);
 	}
 	else
 	{
@@ -75,6 +79,7 @@ allocate_partitions(StreamReader *reader)
 		reader->fetched_up_to = repalloc(reader->fetched_up_to, sizeof(int64) * count);
 		reader->end_seen = repalloc(reader->end_seen, sizeof(int64) * count);
 		reader->quota = repalloc(reader->quota, sizeof(int64) * count);
+		reader->quota_is_backlog = repalloc(reader->quota_is_backlog, sizeof(bool) * count);
 	}
 }
 
@@ -237,7 +242,8 @@ share_quota(StreamReader *reader, int64 limit)
 		int64 high = stream_reader_high_watermark(reader, i);
 		int64 backlog = high - checkpoint->positions[i].next_offset;
 
-		/* not known before the first fetch: at least something */
+		reader->quota_is_backlog[i] = backlog > 0;
+		/* what came since the last look, or before the first, may be taken, too */
 		reader->quota[i] = Max(backlog, 1);
 		total += reader->quota[i];
 	}
@@ -246,15 +252,12 @@ share_quota(StreamReader *reader, int64 limit)
 		if (total > limit)
 			reader->quota[i] =
 			    Max((int64) ((double) reader->quota[i] * limit / total), INT64CONST(1));
-		else
-			reader->quota[i] = limit;
 		shared += reader->quota[i];
 		if (reader->quota[i] > reader->quota[largest])
 			largest = i;
 	}
-	/* rounding up the small ones must not pass the limit */
-	if (total > limit && shared > limit)
-		reader->quota[largest] = Max(reader->quota[largest] - (shared - limit), INT64CONST(1));
+	/* rounding up the small ones must not pass the limit; what is left over goes to the largest */
+	reader->quota[largest] = Max(reader->quota[largest] + limit - shared, INT64CONST(1));
 }
 
 /* May the batch take this message?  Counts it as taken. */
@@ -357,6 +360,24 @@ handle_event(StreamReader *reader, const KafkaEvent *event)
 	}
 }
 
+/* Polls once into "batch"; false when nothing is left for now. */
+static bool
+fetch_into(StreamReader *reader, KafkaMessageBatch *batch, int max_messages, size_t max_bytes)
+{
+	KafkaEvent event;
+	int first = batch->count;
+	int polled = kafka_consumer_poll(reader->consumer, batch, max_messages, max_bytes, &event);
+
+	CHECK_FOR_INTERRUPTS();
+	if (polled > 0)
+	{
+		reader->in_trouble = false;
+		take_fetched(reader, first);
+	}
+	handle_event(reader, &event);
+	return polled > 0 || event.type != KAFKA_EVENT_NONE;
+}
+
 /*
  * Behind the last message of a partition there may be transaction markers and
  * gaps: where nothing of a partition is held back, the position is as far as
@@ -370,8 +391,7 @@ pass_markers(StreamReader *reader)
 	for (int i = 0; i < reader->checkpoint->count; i++)
 	{
 		int64 end = reader->checkpoint->positions[i].end_offset;
-		int64 position =
-			Max(reader->end_seen[i], kafka_consumer_position(reader->consumer, i));
+		int64 position = Max(reader->end_seen[i], kafka_consumer_position(reader->consumer, i));
 
 		if (reader->held->count > 0 && reader->quota[i] < 0)
 			continue;
@@ -382,42 +402,59 @@ pass_markers(StreamReader *reader)
 	}
 }
 
+/* Does a partition with a backlog still have a share of the batch left? */
+static bool
+quota_left(const StreamReader *reader)
+{
+	for (int i = 0; i < reader->checkpoint->count; i++)
+		if (reader->quota[i] > 0 && reader->quota_is_backlog[i])
+			return true;
+	return false;
+}
+
+/* Takes what is here until the batch is full or nothing is left. */
+static void
+gather_all(StreamReader *reader, size_t max_bytes)
+{
+	KafkaMessageBatch *batch = reader->batch;
+
+	while (batch->count < max_batch_messages && batch->bytes < max_bytes)
+	{
+		if (!fetch_into(reader, batch, max_batch_messages - batch->count, max_bytes))
+			break;
+	}
+}
+
+/*
+ * The same under max_offsets_per_trigger.  A share of each partition means
+ * that more may have to be fetched than is taken: a long backlog of one
+ * partition can stand in the queue before the few messages of another.
+ */
+static void
+gather_shares(StreamReader *reader, size_t max_bytes)
+{
+	int limit = (int) Min(reader->stream->max_offsets_per_trigger, max_batch_messages);
+
+	share_quota(reader, limit);
+	kafka_message_batch_move(reader->held, reader->batch, within_quota, reader);
+	/* at least once: events wait in the same queue */
+	while (reader->batch->bytes < max_bytes && reader->held->bytes < max_bytes)
+	{
+		if (!fetch_into(reader, reader->held, FETCH_AT_ONCE, max_bytes) || !quota_left(reader))
+			break;
+	}
+}
+
 bool
 stream_reader_gather(StreamReader *reader)
 {
-	bool limited = reader->stream->max_offsets_per_trigger > 0;
-	int limit = limited ? (int) Min(reader->stream->max_offsets_per_trigger, max_batch_messages)
-	                    : max_batch_messages;
-	KafkaMessageBatch *fetched = limited ? reader->held : reader->batch;
 	size_t max_bytes = (size_t) max_batch_kilobytes * 1024;
 
 	kafka_message_batch_clear(reader->batch);
-	if (limited)
-	{
-		share_quota(reader, limit);
-		kafka_message_batch_move(reader->held, reader->batch, within_quota, reader);
-	}
-
-	/* with a limit per partition, more may have to be fetched than is taken */
-	while (reader->batch->count < limit && reader->batch->bytes < max_bytes &&
-	       fetched->count < 2 * (int64) limit && fetched->bytes < max_bytes)
-	{
-		KafkaEvent event;
-		int first = fetched->count;
-		int polled =
-		    kafka_consumer_poll(reader->consumer, fetched, limited ? limit : limit - first,
-		                        max_bytes, &event);
-
-		CHECK_FOR_INTERRUPTS();
-		if (polled > 0)
-		{
-			reader->in_trouble = false;
-			take_fetched(reader, first);
-		}
-		handle_event(reader, &event);
-		if (polled == 0 && event.type == KAFKA_EVENT_NONE)
-			break;
-	}
+	if (reader->stream->max_offsets_per_trigger > 0)
+		gather_shares(reader, max_bytes);
+	else
+		gather_all(reader, max_bytes);
 
 	pass_markers(reader);
 	if (reader->batch->count > 0)

@@ -29,9 +29,10 @@ typedef struct StreamReader
 
 	/* max_offsets_per_trigger: taken from Kafka, but for a later batch */
 	KafkaMessageBatch *held;
-	int64 *fetched_up_to; /* by partition: next position to come from Kafka */
-	int64 *end_seen;      /* by partition: the end as Kafka last reported it; -1: never */
-	int64 *quota;         /* by partition: what the batch may still take */
+	int64 *fetched_up_to;   /* by partition: next position to come from Kafka */
+	int64 *end_seen;        /* by partition: the end as Kafka last reported it; -1: never */
+	int64 *quota;           /* by partition: what the batch may still take */
+	bool *quota_is_backlog; /* by partition: messages are known to wait */
 
 	/* the connection's last trouble, until a message or a partition's end arrives */
 	bool in_trouble;

@@ -225,7 +225,7 @@ refresh(StreamRun *run)
 		return false;
 	/* on an idle topic no message tells that the broker is back */
 	if (run->reader->in_trouble &&
-		!kafka_consumer_reachable(run->reader->consumer, REACHABLE_TIMEOUT_MS))
+	    !kafka_consumer_reachable(run->reader->consumer, REACHABLE_TIMEOUT_MS))
 		return true;
 	run->reader->in_trouble = false;
 
@@ -409,10 +409,21 @@ back_off(const ErrorData *error, int failures)
 	}
 }
 
-/* The stream is failed from now on, for the reason given. */
+/*
+ * The stream is failed from now on, for the reason given.  A name that isn't
+ * found is most often one that a trigger or function takes from a search_path.
+ */
 static void
-give_up(int64 stream_id, const ErrorData *error)
+give_up(int64 stream_id, ErrorData *error)
 {
+	if (error->hint == NULL && error->context != NULL &&
+	    (error->sqlerrcode == ERRCODE_UNDEFINED_TABLE ||
+	     error->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
+	     error->sqlerrcode == ERRCODE_UNDEFINED_OBJECT))
+		error->hint =
+		    pstrdup("Workers run with an empty search_path: qualify the names in triggers and "
+		            "functions, or give these a SET search_path.");
+
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (catalog_exists())

@@ -115,6 +115,14 @@ def empty_db(postgres, request):
 
 
 @pytest.fixture
+def connection(empty_db):
+    """A plain psycopg connection (no autocommit) to a new database without the extension."""
+    with empty_db.connect(autocommit=False) as connection:
+        yield connection
+        connection.rollback()
+
+
+@pytest.fixture
 def db(empty_db, kafka):
     """A new database with the extension and a server "broker" for our Kafka."""
     empty_db.run("CREATE EXTENSION kafka_ingest")

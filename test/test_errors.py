@@ -130,7 +130,7 @@ def test_deadlock_is_retried(db, new_topic):
     topic = new_topic()
     db.create_tables(topic)
     db.run("""CREATE TABLE other (id int); CREATE FUNCTION lock_other() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN LOCK TABLE other IN SHARE MODE; RETURN new; END $$;
+        BEGIN LOCK TABLE public.other IN SHARE MODE; RETURN new; END $$;
         CREATE TRIGGER t BEFORE INSERT ON target FOR EACH ROW EXECUTE FUNCTION lock_other()""")
     db.run(f"ALTER DATABASE {db.name} SET deadlock_timeout = '50 ms'")
     db.create_stream()

@@ -103,7 +103,7 @@ def test_metadata_columns(db, topic):
     db.create_stream()
     db.process_all_available()
     assert db.run("SELECT id, t, p, o, at, at_type, key, raw_key, value FROM target ORDER BY id")[0] == (
-        1, topic.name, 2, 0, moment, "CreateTime", "k1", b"k1", b'{"id": 1}')
+        1, topic.name, 2, 0, moment, "create_time", "k1", b"k1", b'{"id": 1}')
     assert db.run("SELECT h.key, h.value FROM target, unnest(headers) WITH ORDINALITY AS h(key, value, n) "
                   "WHERE id = 1 ORDER BY n") == [("a", b"1"), ("a", b"\xff"), ("empty", b""), ("null", None)]
     assert db.run("SELECT key, raw_key, coalesce(cardinality(headers), 0) FROM target WHERE id = 2") == [
@@ -115,7 +115,7 @@ def test_log_append_time(db, new_topic):
     ingest(db, {"id": 1}, topic=topic, columns="id bigint, at timestamptz OPTIONS (metadata 'timestamp'), "
                                                "at_type text OPTIONS (metadata 'timestamp_type')")
     assert db.run("SELECT id, at_type, at > now() - interval '1 minute' FROM target") == [
-        (1, "LogAppendTime", True)]
+        (1, "log_append_time", True)]
 
 
 def test_tombstones(db, new_topic):

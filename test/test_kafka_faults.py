@@ -110,7 +110,7 @@ def test_new_partitions_are_read_from_their_beginning(db, topic, kafka):
     db.create_stream(starting_offsets="latest")
     db.process_all_available()
     kafka.add_partitions(topic.name, 5)
-    topic.partitions = 5
+    topic.partitions_added(5)
     topic.produce_sequence(50)
     db.wait_for("SELECT count(*) FROM kafka.stream_offset", 5, timeout=60)
     assert_exact(db, topic)
@@ -123,7 +123,7 @@ def test_partitions_added_while_stopped(db, topic, kafka):
     db.process_all_available()
     db.call("stop_stream")
     kafka.add_partitions(topic.name, 4)
-    topic.partitions = 4
+    topic.partitions_added(4)
     topic.produce_sequence(40, first=31)
     db.call("start_stream")
     assert_exact(db, topic)

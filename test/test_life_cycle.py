@@ -130,8 +130,12 @@ def test_alter_stream(db, topic):
     assert db.column("SELECT id FROM other ORDER BY id") == list(range(51, 61))
     assert db.value("SELECT count(*) FROM target") == 30
     assert db.next_offsets() == topic.offsets()
-    with error("column", detail="p|o"):
+    with error("column", detail="unknown"):
         db.call("alter_stream", query="SELECT id, p AS unknown FROM topic")
+    db.call("alter_stream", query="SELECT 7 AS p, id FROM topic")
+    topic.produce({"id": 100})
+    db.process_all_available()
+    assert db.run("SELECT id, p, o FROM other WHERE id = 100") == [(100, 7, None)]
 
 
 def test_process_all_available_waits_for_what_is_there(db, topic):

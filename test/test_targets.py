@@ -79,11 +79,11 @@ def test_row_and_statement_triggers(db, topic):
     db.create_tables(topic)
     db.run("""CREATE TABLE audit (id bigint);
         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN INSERT INTO audit VALUES (new.id); RETURN NULL; END $$;
+        BEGIN INSERT INTO public.audit VALUES (new.id); RETURN NULL; END $$;
         CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN IF new.id = 13 THEN RETURN NULL; END IF; new.id := new.id + 1000; RETURN new; END $$;
         CREATE FUNCTION count_rows() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN INSERT INTO audit SELECT -count(*) FROM fresh; RETURN NULL; END $$;
+        BEGIN INSERT INTO public.audit SELECT -count(*) FROM fresh; RETURN NULL; END $$;
         CREATE TRIGGER first BEFORE INSERT ON target FOR EACH ROW EXECUTE FUNCTION change();
         CREATE TRIGGER second AFTER INSERT ON target FOR EACH ROW EXECUTE FUNCTION note();
         CREATE TRIGGER third AFTER INSERT ON target REFERENCING NEW TABLE AS fresh
@@ -136,7 +136,7 @@ def test_view_with_instead_of_trigger(db, topic):
     db.run("""CREATE TABLE base (id bigint, via text);
         CREATE VIEW target AS SELECT id FROM base;
         CREATE FUNCTION insert_base() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN INSERT INTO base VALUES (new.id, 'trigger'); RETURN new; END $$;
+        BEGIN INSERT INTO public.base VALUES (new.id, 'trigger'); RETURN new; END $$;
         CREATE TRIGGER instead INSTEAD OF INSERT ON target FOR EACH ROW EXECUTE FUNCTION insert_base()""")
     topic.produce_sequence(30)
     db.create_stream()

@@ -57,6 +57,11 @@ class Topic:
         self._producer = self._producer or self._new_producer()
         return self._producer
 
+    def partitions_added(self, total):
+        """After Broker.add_partitions: a producer that knew the topic before does not see them yet."""
+        self.partitions = total
+        self._producer = None
+
     def produce_sequence(self, count, first=1):
         """Writes {"id": first ...}, round robin over the partitions."""
         self.produce_all({"value": b'{"id": %d}' % number, "partition": number % self.partitions}
