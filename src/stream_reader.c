@@ -437,10 +437,15 @@ gather_shares(StreamReader *reader, size_t max_bytes)
 
 	share_quota(reader, limit);
 	kafka_message_batch_move(reader->held, reader->batch, within_quota, reader);
-	/* at least once: events wait in the same queue */
+	/*
+	 * Not before something is gathered, or the queue is empty, may this stop:
+	 * events wait in the same queue, and only an empty one wakes the worker up.
+	 */
 	while (reader->batch->bytes < max_bytes && reader->held->bytes < max_bytes)
 	{
-		if (!fetch_into(reader, reader->held, FETCH_AT_ONCE, max_bytes) || !quota_left(reader))
+		if (!fetch_into(reader, reader->held, FETCH_AT_ONCE, max_bytes))
+			break;
+		if (reader->batch->count > 0 && !quota_left(reader))
 			break;
 	}
 }
