@@ -34,10 +34,10 @@
 #include "utils/acl.h"
 
 #if PG_VERSION_NUM >= 160000
-#define foreign_server_aclcheck(server_id, role_id, mode) \
+#define foreign_server_aclcheck(server_id, role_id, mode)                                      \
 	object_aclcheck(ForeignServerRelationId, server_id, role_id, mode)
 #else
-#define foreign_server_aclcheck(server_id, role_id, mode) \
+#define foreign_server_aclcheck(server_id, role_id, mode)                                      \
 	pg_foreign_server_aclcheck(server_id, role_id, mode)
 #endif
 
@@ -77,7 +77,7 @@ insert_index_tuples(ResultRelInfo *relation, TupleTableSlot *slot, EState *estat
 /* --- 17: named wait events for extensions; the process number has its own variable --- */
 #if PG_VERSION_NUM < 170000
 #define WaitEventExtensionNew(wait_event_name) ((uint32) PG_WAIT_EXTENSION)
-#define MyProcNumber						   (MyProc->pgprocno)
+#define MyProcNumber                           (MyProc->pgprocno)
 #endif
 
 /* --- topic scans --- */
@@ -93,17 +93,17 @@ insert_index_tuples(ResultRelInfo *relation, TupleTableSlot *slot, EState *estat
 /* A path of a foreign base relation, without order. */
 static inline ForeignPath *
 make_foreign_scan_path(PlannerInfo *root, RelOptInfo *relation, Cost startup_cost,
-					   Cost total_cost)
+                       Cost total_cost)
 {
 #if PG_VERSION_NUM >= 180000
 	return create_foreignscan_path(root, relation, NULL, relation->rows, 0, startup_cost,
-								   total_cost, NIL, relation->lateral_relids, NULL, NIL, NIL);
+	                               total_cost, NIL, relation->lateral_relids, NULL, NIL, NIL);
 #elif PG_VERSION_NUM >= 170000
 	return create_foreignscan_path(root, relation, NULL, relation->rows, startup_cost,
-								   total_cost, NIL, relation->lateral_relids, NULL, NIL, NIL);
+	                               total_cost, NIL, relation->lateral_relids, NULL, NIL, NIL);
 #else
 	return create_foreignscan_path(root, relation, NULL, relation->rows, startup_cost,
-								   total_cost, NIL, relation->lateral_relids, NULL, NIL);
+	                               total_cost, NIL, relation->lateral_relids, NULL, NIL);
 #endif
 }
 

@@ -71,7 +71,7 @@ def run_pg_regress(version, installation, run_directory, tally):
     specs = paths.TEST / "isolation"
     if not any(tree.glob("expected/*.out")) and not specs.exists():
         return
-    cluster = Cluster(installation, run_directory, f"regress{version}").create().start()
+    cluster = Cluster(installation, run_directory, f"regress{version}-server").create().start()
     environment = {"PGHOST": str(cluster.directory), "PGPORT": str(cluster.port), "PGUSER": "postgres"}
     log = run_directory.logs / f"regress{version}.log"
     try:
