@@ -44,6 +44,9 @@
 
 #define BACKOFF_FIRST_MS 1000
 
+/* errors in a row that somebody must act on, before the stream gives up */
+#define SURPRISES_BELIEVED 2
+
 /* how long to wait for a sign of life from a cluster in trouble */
 #define REACHABLE_TIMEOUT_MS 500
 
@@ -465,6 +468,7 @@ kafka_stream_worker_main(Datum main_arg)
 	MemoryContext run_context;
 	ErrorContextCallback context_callback;
 	int volatile failures = 0;
+	int volatile surprises = 0;
 	int64 volatile last_batch = 0;
 	RunOutcome volatile outcome = RUN_RELOAD;
 
@@ -513,6 +517,7 @@ kafka_stream_worker_main(Datum main_arg)
 		{
 			last_batch = current_run->batch_id;
 			failures = 0;
+			surprises = 0;
 		}
 		/* messages, then the consumer, are let go by the context's callbacks */
 		current_run = NULL;
@@ -523,16 +528,18 @@ kafka_stream_worker_main(Datum main_arg)
 
 		failures++;
 		class = classify_error(error->sqlerrcode);
+		surprises = class == ERROR_OF_DEFINITION ? surprises + 1 : 0;
 		/*
-		 * What the stream is defined on may change in mid-run; seen from a
-		 * fresh start once more, the error tells the truth.
+		 * What the stream is defined on may change in mid-run, and a broker that
+		 * has just started may not know a topic yet: what is seen at once and after a
+		 * pause from a fresh start is true.
 		 */
-		if (class == ERROR_OF_MESSAGE || (class == ERROR_OF_DEFINITION && failures > 1))
+		if (class == ERROR_OF_MESSAGE || surprises > SURPRISES_BELIEVED)
 		{
 			give_up(arguments.stream_id, error);
 			outcome = RUN_FINISHED;
 		}
-		else if (class == ERROR_OF_ENVIRONMENT && back_off(error, failures))
+		else if (surprises != 1 && back_off(error, failures))
 			outcome = RUN_STOPPED;
 		FreeErrorData(error);
 	}
