@@ -49,14 +49,14 @@ COMMENT ON FUNCTION kafka.decode_message(anyelement, bytea, bytea) IS
 CREATE FUNCTION kafka.offsets_for_timestamp(topic_table regclass, start_time timestamptz,
         OUT partition int, OUT "offset" bigint, OUT "timestamp" timestamptz)
     RETURNS SETOF record
-    AS 'MODULE_PATHNAME', 'kafka_offsets_for_timestamp' LANGUAGE C VOLATILE STRICT;
+    AS 'MODULE_PATHNAME', 'kafka_offsets_for_timestamp' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.offsets_for_timestamp(regclass, timestamptz) IS
     'per partition, the first offset whose timestamp is at or after start_time, and that message''s timestamp; where no message is that new, the high watermark and NULL';
 
 CREATE FUNCTION kafka.topic_partitions(topic_table regclass,
         OUT partition int, OUT low_watermark bigint, OUT high_watermark bigint)
     RETURNS SETOF record
-    AS 'MODULE_PATHNAME', 'kafka_topic_partitions' LANGUAGE C VOLATILE STRICT;
+    AS 'MODULE_PATHNAME', 'kafka_topic_partitions' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.topic_partitions(regclass) IS
     'asks Kafka for the partitions of a topic: the first offset that is there and the next one to be written (last stable offset with read_committed)';
 
@@ -104,6 +104,7 @@ CREATE TABLE kafka.stream_offset (
     next_offset bigint NOT NULL CHECK (next_offset >= 0),
     end_offset bigint,
     high_watermark bigint,
+    last_offset bigint,
     last_message_at timestamptz,
     message_count bigint NOT NULL DEFAULT 0,
     byte_count bigint NOT NULL DEFAULT 0,
@@ -117,6 +118,7 @@ COMMENT ON TABLE kafka.stream_offset IS 'the checkpoint: the next offset to read
 COMMENT ON COLUMN kafka.stream_offset.next_offset IS 'the next position: one after the last message whose row is committed (not a count)';
 COMMENT ON COLUMN kafka.stream_offset.end_offset IS 'available_now: the position at which the stream is done';
 COMMENT ON COLUMN kafka.stream_offset.high_watermark IS 'the partition''s end as known at the last commit';
+COMMENT ON COLUMN kafka.stream_offset.last_offset IS 'offset of the last message that was read, and last_message_at its timestamp: seen again at every start, so that a recreated topic is noticed';
 COMMENT ON COLUMN kafka.stream_offset.batch_id IS 'the last batch that moved this position';
 
 -- Owners and pg_monitor read; nobody writes but the functions and the worker.
@@ -128,6 +130,7 @@ CREATE POLICY visible ON kafka.stream_offset FOR SELECT
     USING (EXISTS (SELECT FROM kafka.stream s WHERE s.name OPERATOR(pg_catalog.=) stream));
 GRANT SELECT ON kafka.stream, kafka.stream_offset TO PUBLIC;
 
+GRANT SELECT ON SEQUENCE kafka.stream_stream_id_seq TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('kafka.stream', '');
 SELECT pg_catalog.pg_extension_config_dump('kafka.stream_stream_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('kafka.stream_offset', '');
@@ -159,7 +162,7 @@ COMMENT ON FUNCTION kafka.start_stream(text, timestamptz) IS
     'starts a stream at its checkpoint, or, explicitly, again from a point in time; the worker starts at COMMIT';
 
 CREATE FUNCTION kafka.stop_stream(name text) RETURNS void
-    AS 'MODULE_PATHNAME', 'kafka_stop_stream' LANGUAGE C VOLATILE STRICT;
+    AS 'MODULE_PATHNAME', 'kafka_stop_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.stop_stream(text) IS
     'stops a stream; returns when its worker is gone (a ROLLBACK lets it go on)';
 
@@ -189,12 +192,12 @@ COMMENT ON FUNCTION kafka.reset_stream(text, text, timestamptz, text, text) IS
     'forgets the checkpoint of a stream and pins new start positions; rows already in the target stay';
 
 CREATE FUNCTION kafka.drop_stream(name text, if_exists boolean DEFAULT false) RETURNS void
-    AS 'MODULE_PATHNAME', 'kafka_drop_stream' LANGUAGE C VOLATILE STRICT;
+    AS 'MODULE_PATHNAME', 'kafka_drop_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.drop_stream(text, boolean) IS
     'stops a stream and removes it with its checkpoint; the target table stays';
 
 CREATE FUNCTION kafka.process_all_available(name text, timeout interval DEFAULT '60 s') RETURNS void
-    AS 'MODULE_PATHNAME', 'kafka_process_all_available' LANGUAGE C VOLATILE STRICT;
+    AS 'MODULE_PATHNAME', 'kafka_process_all_available' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.process_all_available(text, interval) IS
     'returns when everything that was in the topic at the call is committed; an error when the stream fails or the time is over';
 
@@ -235,7 +238,9 @@ COMMENT ON FUNCTION kafka.is_here(bigint, oid) IS 'false in a copy of the databa
 
 CREATE VIEW kafka.stream_status WITH (security_invoker = true) AS
 SELECT s.name AS stream,
-       CASE WHEN s.error_at IS NOT NULL THEN 'failed'
+       CASE WHEN s.started_in_system IS NOT NULL AND NOT kafka.is_here(s.started_in_system, s.started_in_database)
+            THEN 'stopped'
+            WHEN s.error_at IS NOT NULL THEN 'failed'
             WHEN NOT s.enabled OR NOT kafka.is_here(s.started_in_system, s.started_in_database) THEN 'stopped'
             WHEN pg_catalog.pg_is_in_recovery() THEN 'stopped'
             -- the library is not in shared_preload_libraries
@@ -244,7 +249,12 @@ SELECT s.name AS stream,
        w.pid,
        w.since,
        s.mode, s.source, s.target, s.owner,
-       coalesce(s.error_message, w.error_message) AS last_error,
+       coalesce(s.error_message, w.error_message,
+                -- the start-up scan gives every running stream a slot, if there is one
+                CASE WHEN s.enabled AND w.stream_id IS NULL AND NOT pg_catalog.pg_is_in_recovery()
+                          AND kafka.is_here(s.started_in_system, s.started_in_database)
+                     THEN 'the stream has no slot (yet): see kafka_ingest.max_streams; start_stream tries again' END
+               ) AS last_error,
        CASE WHEN s.error_at IS NULL THEN w.error_sqlstate ELSE s.error_sqlstate END AS last_error_sqlstate,
        CASE WHEN s.error_at IS NULL THEN w.error_detail ELSE s.error_detail END AS last_error_detail,
        CASE WHEN s.error_at IS NULL THEN w.error_hint ELSE s.error_hint END AS last_error_hint,
@@ -263,15 +273,20 @@ COMMENT ON VIEW kafka.stream_status IS 'one row per stream: is it running, where
 
 CREATE VIEW kafka.stream_lag WITH (security_invoker = true) AS
 SELECT o.stream, o.topic, o.partition, o.next_offset,
-       greatest(p.high_watermark, o.high_watermark, o.next_offset) AS high_watermark,
-       greatest(p.high_watermark, o.high_watermark, o.next_offset) OPERATOR(pg_catalog.-) o.next_offset AS lag,
-       p.low_watermark,
+       h.high_watermark,
+       h.high_watermark OPERATOR(pg_catalog.-) o.next_offset AS lag,
+       CASE WHEN w.pid IS NOT NULL THEN p.low_watermark END AS low_watermark,
        o.last_message_at
   FROM kafka.stream_offset o
   JOIN kafka.stream s ON s.name OPERATOR(pg_catalog.=) o.stream
+  LEFT JOIN kafka.worker_status() w ON w.stream_id OPERATOR(pg_catalog.=) s.stream_id
   LEFT JOIN kafka.worker_partitions() p
-         ON p.stream_id OPERATOR(pg_catalog.=) s.stream_id AND p.partition OPERATOR(pg_catalog.=) o.partition;
-COMMENT ON VIEW kafka.stream_lag IS 'one row per stream and partition: committed position, high watermark as last seen, and the difference';
+         ON p.stream_id OPERATOR(pg_catalog.=) s.stream_id AND p.partition OPERATOR(pg_catalog.=) o.partition
+  -- without a worker nobody has looked: unknown, not zero
+  CROSS JOIN LATERAL (SELECT CASE WHEN w.pid IS NOT NULL
+                                  THEN greatest(p.high_watermark, o.high_watermark, o.next_offset) END
+                     ) AS h (high_watermark);
+COMMENT ON VIEW kafka.stream_lag IS 'one row per stream and partition: committed position, high watermark as last seen by its worker (NULL without one), and the difference';
 
 CREATE VIEW kafka.stream_progress WITH (security_invoker = true) AS
 SELECT s.name AS stream, b.batch_id, b.started_at, b.num_input_rows, b.num_output_rows, b.input_bytes,

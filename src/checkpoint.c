@@ -74,7 +74,9 @@ checkpoint_load(const char *stream, const char *topic)
 	catalog_begin(&access);
 	checkpoint->count = (int) catalog_execute(
 	    SPI_OK_SELECT,
-	    "SELECT partition, next_offset, coalesce(end_offset, -1), batch_id, cluster_id"
+	    "SELECT partition, next_offset, coalesce(end_offset, -1), batch_id, cluster_id,"
+	    " coalesce(last_offset, -1),"
+	    " coalesce((extract(epoch FROM last_message_at) * 1000)::bigint, -1)"
 	    " FROM kafka.stream_offset WHERE stream = $1 AND topic = $2 ORDER BY partition",
 	    2, types, values, NULL);
 	checkpoint->positions =
@@ -90,6 +92,8 @@ checkpoint_load(const char *stream, const char *topic)
 
 		position->partition = DatumGetInt32(SPI_getbinval(row, descriptor, 1, &isnull));
 		position->next_offset = DatumGetInt64(SPI_getbinval(row, descriptor, 2, &isnull));
+		position->last_offset = DatumGetInt64(SPI_getbinval(row, descriptor, 6, &isnull));
+		position->last_message_ms = DatumGetInt64(SPI_getbinval(row, descriptor, 7, &isnull));
 		position->end_offset = DatumGetInt64(SPI_getbinval(row, descriptor, 3, &isnull));
 		checkpoint->last_batch_id =
 		    Max(checkpoint->last_batch_id,
@@ -198,30 +202,31 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id,
 {
 	/* kept for the life of the session: this runs in every batch */
 	static SPIPlanPtr plan = NULL;
-	Oid types[10] = {TEXTOID,      TEXTOID,      INT8OID,      INT4ARRAYOID, INT8ARRAYOID,
-	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
-	Datum values[10];
+	Oid types[11] = {TEXTOID,      TEXTOID,      INT8OID,      INT4ARRAYOID,
+	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
+	Datum values[11];
 	CatalogAccess access;
 	int result;
 
 	catalog_begin(&access);
 	if (plan == NULL)
 	{
-		SPIPlanPtr prepared =
-		    SPI_prepare("UPDATE kafka.stream_offset o SET next_offset = n.to_offset,"
-		                " high_watermark = coalesce(n.high_watermark, o.high_watermark),"
-		                " last_message_at = coalesce(to_timestamp(0)"
-		                "   + n.last_message_ms * interval '1 millisecond', o.last_message_at),"
-		                " message_count = o.message_count + n.messages, byte_count = "
-		                "o.byte_count + n.bytes,"
-		                " batch_id = $3"
-		                " FROM unnest($4, $5, $6, $7, $8, $9, $10)"
-		                "   AS n (partition, from_offset, to_offset, high_watermark, "
-		                "last_message_ms, messages,"
-		                "         bytes)"
-		                " WHERE o.stream = $1 AND o.topic = $2 AND o.partition = n.partition"
-		                "   AND o.next_offset = n.from_offset",
-		                lengthof(types), types);
+		SPIPlanPtr prepared = SPI_prepare(
+		    "UPDATE kafka.stream_offset o SET next_offset = n.to_offset,"
+		    " high_watermark = coalesce(n.high_watermark, o.high_watermark),"
+		    " last_offset = coalesce(n.last_offset, o.last_offset),"
+		    " last_message_at = CASE WHEN n.last_offset IS NULL THEN o.last_message_at"
+		    "   ELSE to_timestamp(0) + n.last_message_ms * interval '1 millisecond' END,"
+		    " message_count = o.message_count + n.messages,"
+		    " byte_count = o.byte_count + n.bytes,"
+		    " batch_id = $3"
+		    " FROM unnest($4, $5, $6, $7, $8, $9, $10, $11)"
+		    "   AS n (partition, from_offset, to_offset, high_watermark, last_offset,"
+		    "         last_message_ms, messages, bytes)"
+		    " WHERE o.stream = $1 AND o.topic = $2 AND o.partition = n.partition"
+		    "   AND o.next_offset = n.from_offset",
+		    lengthof(types), types);
 
 		if (prepared == NULL)
 			elog(ERROR, "could not prepare the checkpoint's update: %s",
@@ -237,9 +242,10 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id,
 	values[4] = FIELD_INT8(moves, count, CheckpointMove, from_offset, false);
 	values[5] = FIELD_INT8(moves, count, CheckpointMove, to_offset, false);
 	values[6] = FIELD_INT8(moves, count, CheckpointMove, high_watermark, true);
-	values[7] = FIELD_INT8(moves, count, CheckpointMove, last_message_ms, true);
-	values[8] = FIELD_INT8(moves, count, CheckpointMove, messages, false);
-	values[9] = FIELD_INT8(moves, count, CheckpointMove, bytes, false);
+	values[7] = FIELD_INT8(moves, count, CheckpointMove, last_offset, true);
+	values[8] = FIELD_INT8(moves, count, CheckpointMove, last_message_ms, true);
+	values[9] = FIELD_INT8(moves, count, CheckpointMove, messages, false);
+	values[10] = FIELD_INT8(moves, count, CheckpointMove, bytes, false);
 
 	result = SPI_execute_plan(plan, values, NULL, false, 0);
 	if (result != SPI_OK_UPDATE)

@@ -15,7 +15,10 @@ typedef struct PartitionPosition
 {
 	int32 partition;
 	int64 next_offset;
-	int64 end_offset; /* available_now: done there; -1: no end */
+	int64 end_offset;      /* available_now: done there; -1: no end */
+	int64 last_offset;     /* of the last message that was read; -1: none */
+	int64 last_message_ms; /* its timestamp; -1: none */
+	int64 low_watermark;   /* as of the opening of the reader */
 } PartitionPosition;
 
 /* Partitions are 0 .. count - 1 without gaps, as Kafka numbers them. */
@@ -34,6 +37,7 @@ typedef struct CheckpointMove
 	int64 from_offset;     /* must be the stored position */
 	int64 to_offset;       /* last consumed + 1, or the end that Kafka reports */
 	int64 high_watermark;  /* -1: not known */
+	int64 last_offset;     /* of the last message; -1: none */
 	int64 last_message_ms; /* -1: none */
 	int64 messages;
 	int64 bytes;

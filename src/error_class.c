@@ -14,8 +14,18 @@
 #include "error_class.h"
 
 ErrorClass
-classify_error(int sqlerrcode)
+classify_error(const ErrorData *error)
 {
+	int sqlerrcode = error->sqlerrcode;
+
+	/*
+	 * A row that row security's WITH CHECK refuses has the SQLSTATE of a missing
+	 * privilege, but it is the row's fault.
+	 */
+	if (sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE && error->funcname != NULL &&
+	    strcmp(error->funcname, "ExecWithCheckOptions") == 0)
+		return ERROR_OF_MESSAGE;
+
 	switch (sqlerrcode)
 	{
 		case ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION: /* no broker answers */

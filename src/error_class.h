@@ -18,6 +18,6 @@ typedef enum ErrorClass
 	ERROR_OF_DEFINITION   /* all else: the stream stops */
 } ErrorClass;
 
-extern ErrorClass classify_error(int sqlerrcode);
+extern ErrorClass classify_error(const ErrorData *error);
 
 #endif /* ERROR_CLASS_H */

@@ -114,6 +114,9 @@ extern void kafka_consumer_close(KafkaConsumer *consumer);
  */
 extern int kafka_consumer_partition_count(KafkaConsumer *consumer);
 
+/* The same, but 0 for an unknown topic. */
+extern int kafka_consumer_find_partitions(KafkaConsumer *consumer);
+
 /*
  * Does a broker answer now?  Asks the cluster and waits at most timeout_ms,
  * without interrupts and without raising errors.  For an idle consumer after

@@ -185,6 +185,17 @@ remember_cluster_id(KafkaConsumer *consumer)
 int
 kafka_consumer_partition_count(KafkaConsumer *consumer)
 {
+	int count = kafka_consumer_find_partitions(consumer);
+
+	if (count == 0)
+		raise_unknown_topic(consumer,
+		                    rd_kafka_err2str(RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART));
+	return count;
+}
+
+int
+kafka_consumer_find_partitions(KafkaConsumer *consumer)
+{
 	rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR__TIMED_OUT;
 	LookupClock clock;
 	int slice_ms;
@@ -203,6 +214,8 @@ kafka_consumer_partition_count(KafkaConsumer *consumer)
 			return partition_count;
 		}
 		code = attempt;
+		if (kafka_report_classify(code) == KAFKA_EVENT_UNKNOWN_TOPIC)
+			return 0;
 		raise_if_final(consumer, code);
 		check_connection(consumer, &clock);
 		/* a broker that answers, but does not know the leaders yet */

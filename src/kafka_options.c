@@ -281,9 +281,13 @@ checked_value(const OptionDefinition *definition, const char *given, const char 
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("invalid value for option \"%s\"", given)));
 	if (outcome != RD_KAFKA_CONF_OK)
+	{
+		/* librdkafka ends some of its reasons with a newline */
+		reason[strcspn(reason, "\n")] = '\0';
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("invalid value for option \"%s\": \"%s\"", given, value),
 		                errdetail_internal("%s.", reason)));
+	}
 	return result;
 }
 
@@ -419,6 +423,7 @@ kafka_connection_load(Oid server_id, Oid user_id)
 	List *of_server = resolve_options(server->options, PLACE_SERVER);
 	List *of_user =
 	    resolve_options(user_mapping_options(server_id, user_id), PLACE_USER_MAPPING);
+	const char *protocol;
 	const char *timeout;
 	ListCell *cell;
 
@@ -433,6 +438,18 @@ kafka_connection_load(Oid server_id, Oid user_id)
 			connection->properties = lappend(connection->properties, property);
 	}
 	connection->properties = list_concat(connection->properties, of_user);
+
+	protocol = property_value(of_server, "security.protocol");
+	if (property_value(of_user, "sasl.username") != NULL &&
+	    (protocol == NULL || pg_strncasecmp(protocol, "sasl_", 5) != 0))
+		ereport(
+		    ERROR,
+		    (errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+		     errmsg("user mapping of server \"%s\" has a sasl_username, but the server does "
+		            "not use SASL",
+		            server->servername),
+		     errhint("Set the server's option security_protocol to sasl_ssl or "
+		             "sasl_plaintext, and sasl_mechanism.")));
 
 	connection->server_id = server_id;
 	connection->server_name = server->servername;

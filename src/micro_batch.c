@@ -81,6 +81,7 @@ gather_moves(const StreamRun *run, int first, int last, int *count)
 		by_partition[i].partition = i;
 		by_partition[i].from_offset = checkpoint->positions[i].next_offset;
 		by_partition[i].to_offset = checkpoint->positions[i].next_offset;
+		by_partition[i].last_offset = -1;
 		by_partition[i].last_message_ms = -1;
 	}
 	for (int i = first; i < last; i++)
@@ -89,6 +90,7 @@ gather_moves(const StreamRun *run, int first, int last, int *count)
 		CheckpointMove *move = &by_partition[message->partition];
 
 		move->to_offset = message->offset + 1;
+		move->last_offset = message->offset;
 		move->last_message_ms = message->timestamp_ms;
 		move->messages++;
 		move->bytes += message->key_length + message->value_length;
@@ -287,7 +289,7 @@ micro_batch_run(StreamRun *run)
 			last = run->reader->batch->count;
 			continue;
 		}
-		if (classify_error(attempt.error->sqlerrcode) != ERROR_OF_MESSAGE || last == first)
+		if (classify_error(attempt.error) != ERROR_OF_MESSAGE || last == first)
 			ReThrowError(attempt.error);
 		if (last - first == 1)
 		{

@@ -149,6 +149,9 @@ extern void progress_start_at_commit(int64 stream_id, const char *stream_name, O
  */
 extern void progress_stop_now(int64 stream_id, bool forget);
 
+/* Has the current transaction started or stopped the stream? */
+extern bool progress_request_is_pending(int64 stream_id);
+
 /*
  * Copies a stream's slot, except for its last two fields; false when the
  * stream has none.

@@ -300,3 +300,18 @@ progress_stop_now(int64 stream_id, bool forget)
 	if (request != NULL)
 		wait_for_worker_exit(request->slot);
 }
+
+bool
+progress_request_is_pending(int64 stream_id)
+{
+	dlist_iter iterator;
+
+	dlist_foreach(iterator, &requests)
+	{
+		StreamRequest *request = dlist_container(StreamRequest, node, iterator.cur);
+
+		if (request->slot->stream_id == stream_id && request->slot->database_id == MyDatabaseId)
+			return true;
+	}
+	return false;
+}

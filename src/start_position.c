@@ -31,8 +31,11 @@ bad_document(const char *option, const char *detail)
 	ereport(ERROR,
 	        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid %s", option),
 	         errdetail_internal("%s", detail),
-	         errhint("Give one number per partition, for example {\"0\": 23, \"1\": -2}; "
-	                 "as an offset, -2 means earliest and -1 latest.")));
+	         strcmp(option, "starting_offsets") == 0
+	             ? errhint("Give one number per partition, for example {\"0\": 23, \"1\": -2}; "
+	                       "-2 means earliest and -1 latest.")
+	             : errhint("Give milliseconds since 1970 per partition, for example "
+	                       "{\"0\": 1793491200000}.")));
 }
 
 /* cJSON allocates with malloc: freed with the context, whatever happens. */
@@ -47,8 +50,8 @@ free_document(void *document)
  * topic's partitions must be there, and no other.
  */
 static void
-read_document(const char *option, const char *text, const char *topic, int64 *numbers,
-              int count)
+read_document(const char *option, int64 lowest, const char *text, const char *topic,
+              int64 *numbers, int count)
 {
 	bool *seen = palloc0(sizeof(bool) * Max(count, 1));
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
@@ -57,7 +60,10 @@ read_document(const char *option, const char *text, const char *topic, int64 *nu
 	StringInfoData missing;
 
 	if (document == NULL)
-		bad_document(option, psprintf("\"%s\" is not JSON, \"earliest\" or \"latest\".", text));
+		bad_document(option,
+		             strcmp(option, "starting_offsets") == 0
+		                 ? psprintf("\"%s\" is not JSON, \"earliest\" or \"latest\".", text)
+		                 : psprintf("\"%s\" is not JSON.", text));
 	callback->func = free_document;
 	callback->arg = document;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
@@ -89,13 +95,13 @@ read_document(const char *option, const char *text, const char *topic, int64 *nu
 			                      topic, member->string, count));
 		if (seen[partition])
 			bad_document(option, psprintf("Partition %ld is given twice.", partition));
-		if (!cJSON_IsNumber(member) || !(member->valuedouble >= -2) ||
-		    !(member->valuedouble < LARGEST_EXACT_NUMBER) ||
+		if (!cJSON_IsNumber(member) || !(member->valuedouble >= (double) lowest) ||
+		    !(member->valuedouble <= LARGEST_EXACT_NUMBER) ||
 		    member->valuedouble != (double) (int64) member->valuedouble)
 			bad_document(option,
-			             psprintf("The value of partition %ld is not a whole number of at "
-			                      "least -2.",
-			                      partition));
+			             psprintf("The value of partition %ld is not a whole number from "
+			                      "%lld to 2^53.",
+			                      partition, (long long) lowest));
 		seen[partition] = true;
 		numbers[partition] = (int64) member->valuedouble;
 	}
@@ -149,7 +155,7 @@ resolve_offsets(KafkaPartitionOffset *positions, const char *text, KafkaConsumer
 			                                                  : KAFKA_OFFSET_LATEST;
 	}
 	else
-		read_document("starting_offsets", text, topic, numbers, count);
+		read_document("starting_offsets", KAFKA_OFFSET_EARLIEST, text, topic, numbers, count);
 
 	low = lookup_all(consumer, count, KAFKA_OFFSET_EARLIEST);
 	high = lookup_all(consumer, count, KAFKA_OFFSET_LATEST);
@@ -236,8 +242,8 @@ start_position_resolve(const StartOptions *options, KafkaConsumer *consumer, con
 	{
 		int64 *numbers = palloc(sizeof(int64) * *count);
 
-		read_document("starting_offsets_by_timestamp", options->starting_offsets_by_timestamp,
-		              topic, numbers, *count);
+		read_document("starting_offsets_by_timestamp", 0,
+		              options->starting_offsets_by_timestamp, topic, numbers, *count);
 		for (int i = 0; i < *count; i++)
 			positions[i].timestamp_ms = numbers[i];
 		resolve_timestamps(positions, options, consumer, topic, *count);

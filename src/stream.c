@@ -24,6 +24,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 /* sub-objects of a stream in the lock table */
@@ -348,21 +349,24 @@ stream_delete(const Stream *stream)
 	catalog_end(&access);
 }
 
-bool
-stream_changed_in_transaction(int64 stream_id)
+void
+stream_check_objects(const Stream *stream)
 {
-	CatalogAccess access;
-	Oid types[1] = {INT8OID};
-	Datum values[1] = {Int64GetDatum(stream_id)};
-	bool changed;
-
-	catalog_begin(&access);
-	changed = catalog_execute(SPI_OK_SELECT,
-	                          "SELECT FROM kafka.stream WHERE stream_id = $1"
-	                          " AND xmin = pg_current_xact_id_if_assigned()::xid",
-	                          1, types, values, NULL) > 0;
-	catalog_end(&access);
-	return changed;
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(stream->owner)))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+		                errmsg("owner of stream \"%s\" does not exist", stream->name),
+		                errhint("Use kafka.drop_stream and create it again.")));
+	if (get_rel_relkind(stream->source) == '\0')
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+		                errmsg("source of stream \"%s\" does not exist", stream->name),
+		                errdetail("It has been dropped, or was never there."),
+		                errhint("Use kafka.drop_stream and create the stream again.")));
+	if (get_rel_relkind(stream->target) == '\0')
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+		                errmsg("target of stream \"%s\" does not exist", stream->name),
+		                errdetail("It has been dropped, or was never there."),
+		                errhint("Use kafka.alter_stream to give it another target, then "
+		                        "kafka.start_stream.")));
 }
 
 void

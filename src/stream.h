@@ -81,8 +81,11 @@ extern Oid stream_create_query_view(const Stream *stream, const char *query);
 /* The next stream_id, for a stream that is about to be stored. */
 extern int64 stream_next_id(void);
 
-/* If the stream was written by the current transaction, its worker can't have seen it. */
-extern bool stream_changed_in_transaction(int64 stream_id);
+/*
+ * Says by name which of the objects that a stream is made of has been dropped:
+ * ERRCODE_UNDEFINED_TABLE, ERRCODE_UNDEFINED_OBJECT.
+ */
+extern void stream_check_objects(const Stream *stream);
 
 /* The stream's failure as stored, raised as an error of the caller's. */
 extern void stream_raise_failure(const Stream *stream);

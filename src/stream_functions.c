@@ -16,6 +16,7 @@
 #include "checkpoint.h"
 #include "common/int.h"
 #include "fmgr.h"
+#include "function_arguments.h"
 #include "kafka_consumer.h"
 #include "miscadmin.h"
 #include "progress.h"
@@ -43,15 +44,6 @@ static char *
 text_argument(FunctionCallInfo fcinfo, int index)
 {
 	return PG_ARGISNULL(index) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(index));
-}
-
-static char *
-required_text(FunctionCallInfo fcinfo, int index, const char *name)
-{
-	if (PG_ARGISNULL(index))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-		                errmsg("argument \"%s\" must not be null", name)));
-	return text_to_cstring(PG_GETARG_TEXT_PP(index));
 }
 
 /* One of two words; true for the second. */
@@ -215,6 +207,7 @@ kafka_create_stream(PG_FUNCTION_ARGS)
 	StartOptions options = start_options(fcinfo, 5);
 	bool start = PG_ARGISNULL(14) ? true : PG_GETARG_BOOL(14);
 
+	PreventCommandIfReadOnly("kafka.create_stream()");
 	stream.name = required_text(fcinfo, 0, "name");
 	if (stream.name[0] == '\0' || strlen(stream.name) >= NAMEDATALEN)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME),
@@ -260,6 +253,7 @@ kafka_create_stream(PG_FUNCTION_ARGS)
 	else
 		stream.source = PG_GETARG_OID(1);
 
+	stream_check_objects(&stream);
 	check_definition(&stream);
 	stream_lock(stream.stream_id, AccessExclusiveLock);
 	stream_insert(&stream);
@@ -275,6 +269,7 @@ kafka_start_stream(PG_FUNCTION_ARGS)
 	char *name = required_text(fcinfo, 0, "name");
 	Stream *stream;
 
+	PreventCommandIfReadOnly("kafka.start_stream()");
 	progress_require_available();
 	stream = stream_load_owned(name, false);
 	if (PG_ARGISNULL(1))
@@ -286,6 +281,7 @@ kafka_start_stream(PG_FUNCTION_ARGS)
 			PG_RETURN_VOID();
 		}
 		stream = stop_and_lock(name, false, false);
+		stream_check_objects(stream);
 	}
 	else
 	{
@@ -295,6 +291,7 @@ kafka_start_stream(PG_FUNCTION_ARGS)
 		                        .starting_timestamp_strategy = "latest"};
 
 		stream = stop_and_lock(name, false, false);
+		stream_check_objects(stream);
 		pin_start_positions(stream, &options);
 	}
 	check_definition(stream);
@@ -305,8 +302,11 @@ kafka_start_stream(PG_FUNCTION_ARGS)
 Datum
 kafka_stop_stream(PG_FUNCTION_ARGS)
 {
-	Stream *stream = stop_and_lock(text_to_cstring(PG_GETARG_TEXT_PP(0)), false, false);
+	char *name = required_text(fcinfo, 0, "name");
+	Stream *stream;
 
+	PreventCommandIfReadOnly("kafka.stop_stream()");
+	stream = stop_and_lock(name, false, false);
 	stream_set_enabled(stream->stream_id, false);
 	PG_RETURN_VOID();
 }
@@ -314,13 +314,20 @@ kafka_stop_stream(PG_FUNCTION_ARGS)
 Datum
 kafka_alter_stream(PG_FUNCTION_ARGS)
 {
-	Stream *stream = stop_and_lock(required_text(fcinfo, 0, "name"), false, false);
+	char *name = required_text(fcinfo, 0, "name");
+	Stream *stream;
 	char *trigger = text_argument(fcinfo, 2);
 	char *on_conflict = text_argument(fcinfo, 4);
 	char *on_error = text_argument(fcinfo, 5);
 	char *query = text_argument(fcinfo, 6);
-	Oid previous_topic_table = stream_query_topic_table(stream->source);
+	Oid previous_topic_table;
 
+	PreventCommandIfReadOnly("kafka.alter_stream()");
+	stream = stop_and_lock(name, false, false);
+	if (!PG_ARGISNULL(7))
+		stream->target = PG_GETARG_OID(7);
+	stream_check_objects(stream);
+	previous_topic_table = stream_query_topic_table(stream->source);
 	if (!PG_ARGISNULL(1))
 		stream->max_offsets_per_trigger = limit_argument(PG_GETARG_DATUM(1), 0);
 	if (trigger != NULL)
@@ -333,8 +340,6 @@ kafka_alter_stream(PG_FUNCTION_ARGS)
 		stream->ignore_conflicts = choice("on_conflict", on_conflict, "error", "ignore");
 	if (on_error != NULL)
 		(void) choice("on_error", on_error, "stop", NULL);
-	if (!PG_ARGISNULL(7))
-		stream->target = PG_GETARG_OID(7);
 	if (query != NULL)
 	{
 		stream->source = stream_create_query_view(stream, stream_query_qualify(query));
@@ -359,8 +364,11 @@ kafka_reset_stream(PG_FUNCTION_ARGS)
 {
 	char *name = required_text(fcinfo, 0, "name");
 	StartOptions options = start_options(fcinfo, 1);
-	Stream *stream = stop_and_lock(name, false, false);
+	Stream *stream;
 
+	PreventCommandIfReadOnly("kafka.reset_stream()");
+	stream = stop_and_lock(name, false, false);
+	stream_check_objects(stream);
 	pin_start_positions(stream, &options);
 	if (runs_here(stream))
 		start_at_commit(stream);
@@ -370,10 +378,12 @@ kafka_reset_stream(PG_FUNCTION_ARGS)
 Datum
 kafka_drop_stream(PG_FUNCTION_ARGS)
 {
-	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	bool if_exists = PG_GETARG_BOOL(1);
-	Stream *stream = stop_and_lock(name, if_exists, true);
+	char *name = required_text(fcinfo, 0, "name");
+	bool if_exists = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	Stream *stream;
 
+	PreventCommandIfReadOnly("kafka.drop_stream()");
+	stream = stop_and_lock(name, if_exists, true);
 	if (stream == NULL)
 		ereport(NOTICE, (errmsg("stream \"%s\" does not exist, skipping", name)));
 	else

@@ -433,8 +433,11 @@ stream_query_insert_statement(const Stream *stream)
 	if (mismatches.len > 0)
 		ereport(ERROR,
 		        (errcode(ERRCODE_DATATYPE_MISMATCH),
-		         errmsg("columns of source \"%s\" do not fit target \"%s\"",
-		                RelationGetRelationName(source), RelationGetRelationName(target)),
+		         stream->query_view
+		             ? errmsg("columns of the query do not fit target \"%s\"",
+		                      RelationGetRelationName(target))
+		             : errmsg("columns of source \"%s\" do not fit target \"%s\"",
+		                      RelationGetRelationName(source), RelationGetRelationName(target)),
 		         errdetail_internal("%s", mismatches.data),
 		         errhint("Columns are matched by name. Change the target, or give a query that "
 		                 "selects what fits.")));

@@ -48,7 +48,21 @@ data_loss(const StreamReader *reader, int32 partition, int64 low, int64 high)
 	             "new one.")));
 }
 
-static void
+pg_noreturn static void
+topic_recreated(const StreamReader *reader, const KafkaMessage *message)
+{
+	ereport(
+	    ERROR,
+	    (errcode(ERRCODE_DATA_CORRUPTED),
+	     errmsg("topic \"%s\" is not the one that stream \"%s\" has read", reader->topic,
+	            reader->stream->name),
+	     errdetail("Partition %d has another message at offset %lld than before: the topic was "
+	               "deleted and created again.",
+	               message->partition, (long long) message->offset),
+	     errhint("Use kafka.reset_stream to start in the new topic.")));
+}
+
+pg_noreturn static void
 topic_gone(const StreamReader *reader, const char *detail)
 {
 	ereport(
@@ -94,14 +108,34 @@ partition_at_end(const StreamReader *reader, int32 partition, int64 position)
 static void
 start_partition(StreamReader *reader, int32 partition)
 {
-	int64 next_offset = reader->checkpoint->positions[partition].next_offset;
+	PartitionPosition *position = &reader->checkpoint->positions[partition];
+	int64 next_offset = position->next_offset;
+	int64 from = next_offset;
+
+	/*
+	 * The last message is read once more, and dropped: if another one stands
+	 * there now, the topic was created anew.
+	 */
+	if (position->last_offset >= position->low_watermark && position->last_message_ms >= 0)
+		from = position->last_offset;
 
 	reader->read_up_to[partition] = next_offset;
 	reader->fetched_up_to[partition] = next_offset;
 	reader->end_seen[partition] = -1;
 	reader->quota[partition] = 0;
 	if (!partition_at_end(reader, partition, next_offset))
-		kafka_consumer_start_partition(reader->consumer, partition, next_offset);
+		kafka_consumer_start_partition(reader->consumer, partition, from);
+}
+
+/* The topic's partitions; unlike for a new stream, an unknown topic is one that is gone. */
+static int
+partition_count(const StreamReader *reader)
+{
+	int count = kafka_consumer_find_partitions(reader->consumer);
+
+	if (count == 0)
+		topic_gone(reader, "The cluster knows no such topic.");
+	return count;
 }
 
 /* Compares the checkpoint with the log before anything is read. */
@@ -109,7 +143,7 @@ static void
 check_checkpoint(StreamReader *reader)
 {
 	Checkpoint *checkpoint = reader->checkpoint;
-	int available = kafka_consumer_partition_count(reader->consumer);
+	int available = partition_count(reader);
 	const char *cluster_id = kafka_consumer_cluster_id(reader->consumer);
 	KafkaPartitionOffset *low;
 	KafkaPartitionOffset *high;
@@ -146,6 +180,7 @@ check_checkpoint(StreamReader *reader)
 
 		if (next_offset < low[i].offset || next_offset > high[i].offset)
 			data_loss(reader, i, low[i].offset, high[i].offset);
+		checkpoint->positions[i].low_watermark = low[i].offset;
 		progress_set_partition(i, next_offset, low[i].offset, high[i].offset, -1);
 	}
 }
@@ -159,6 +194,7 @@ stream_reader_open(const Stream *stream, const char *topic, const KafkaConnectio
 	reader->stream = stream;
 	reader->topic = topic;
 	reader->checkpoint = checkpoint;
+	reader->other_message.partition = -1;
 	reader->consumer = kafka_consumer_open(connection, topic, CurrentMemoryContext);
 	reader->batch = kafka_message_batch_create();
 	reader->held = kafka_message_batch_create();
@@ -173,7 +209,7 @@ KafkaPartitionOffset *
 stream_reader_find_new_partitions(StreamReader *reader, int *count)
 {
 	int known = reader->checkpoint->count;
-	int available = kafka_consumer_partition_count(reader->consumer);
+	int available = partition_count(reader);
 	KafkaPartitionOffset *positions;
 
 	if (available < known)
@@ -207,6 +243,8 @@ stream_reader_add_partitions(StreamReader *reader, const KafkaPartitionOffset *p
 		checkpoint->positions[known + i].partition = positions[i].partition;
 		checkpoint->positions[known + i].next_offset = positions[i].offset;
 		checkpoint->positions[known + i].end_offset = -1;
+		checkpoint->positions[known + i].last_offset = -1;
+		checkpoint->positions[known + i].last_message_ms = -1;
 	}
 	checkpoint->count = known + count;
 	allocate_partitions(reader);
@@ -290,7 +328,15 @@ wanted_message(const KafkaMessage *message, void *argument)
 		return false;
 	}
 	if (message->offset < reader->fetched_up_to[partition])
+	{
+		const PartitionPosition *position = &reader->checkpoint->positions[partition];
+
+		if (message->offset == position->last_offset &&
+		    message->timestamp_ms != position->last_message_ms &&
+		    reader->other_message.partition < 0)
+			reader->other_message = *message;
 		return false;
+	}
 	reader->fetched_up_to[partition] = message->offset + 1;
 	return true;
 }
@@ -373,6 +419,8 @@ fetch_into(StreamReader *reader, KafkaMessageBatch *batch, int max_messages, siz
 	{
 		reader->in_trouble = false;
 		take_fetched(reader, first);
+		if (reader->other_message.partition >= 0)
+			topic_recreated(reader, &reader->other_message);
 	}
 	handle_event(reader, &event);
 	return polled > 0 || event.type != KAFKA_EVENT_NONE;

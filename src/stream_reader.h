@@ -34,6 +34,9 @@ typedef struct StreamReader
 	int64 *quota;           /* by partition: what the batch may still take */
 	bool *quota_is_backlog; /* by partition: messages are known to wait */
 
+	/* a message that stands where another was read before; partition is -1: none */
+	KafkaMessage other_message;
+
 	/* the connection's last trouble, until a message or a partition's end arrives */
 	bool in_trouble;
 	KafkaEvent trouble;

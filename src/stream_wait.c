@@ -10,6 +10,7 @@
 #include "access/xact.h"
 #include "checkpoint.h"
 #include "fmgr.h"
+#include "function_arguments.h"
 #include "kafka_consumer.h"
 #include "miscadmin.h"
 #include "progress.h"
@@ -70,9 +71,8 @@ partitions_behind(const Checkpoint *checkpoint, const KafkaPartitionOffset *ends
 Datum
 kafka_process_all_available(PG_FUNCTION_ARGS)
 {
-	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	Interval *timeout = PG_GETARG_INTERVAL_P(1);
-	Stream *stream = stream_load_owned(name, false);
+	char *name = required_text(fcinfo, 0, "name");
+	Stream *stream;
 	MemoryContext scratch;
 	MemoryContext old_context;
 	TopicSchema *schema;
@@ -80,7 +80,9 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 	TimestampTz deadline;
 	int count;
 
+	require_argument(fcinfo, 1, "timeout");
 	progress_require_available();
+	stream = stream_load_owned(name, false);
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -88,8 +90,8 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 		         errdetail("In this transaction no later commit can be seen.")));
 	deadline = DatumGetTimestampTz(
 	    DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()),
-	                        IntervalPGetDatum(timeout)));
-	if (stream_changed_in_transaction(stream->stream_id))
+	                        PG_GETARG_DATUM(1)));
+	if (progress_request_is_pending(stream->stream_id))
 		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 		                errmsg("stream \"%s\" was changed in this transaction", name),
 		                errdetail("Its worker starts when the transaction commits."),

@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "function_arguments.h"
 #include "topic_read.h"
 #include "topic_schema.h"
 
@@ -48,6 +49,7 @@ kafka_topic_partitions(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	result = (ReturnSetInfo *) fcinfo->resultinfo;
+	require_argument(fcinfo, 0, "topic_table");
 	read = open_topic_table(PG_GETARG_OID(0));
 	for (int i = 0; i < read->partition_count; i++)
 	{
@@ -73,8 +75,10 @@ kafka_offsets_for_timestamp(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	result = (ReturnSetInfo *) fcinfo->resultinfo;
+	require_argument(fcinfo, 0, "topic_table");
 	read = open_topic_table(PG_GETARG_OID(0));
 	topic_bounds_init(&bounds);
+	require_argument(fcinfo, 1, "start_time");
 	bounds.since_ms = kafka_timestamp_to_ms(PG_GETARG_TIMESTAMPTZ(1));
 
 	/* Kafka's answer has no timestamp here: it is that of the message itself. */

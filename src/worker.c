@@ -108,25 +108,6 @@ worker_error_context(void *argument)
 
 /* --- opening --- */
 
-/* Objects that a stream names may have been dropped: say so by name. */
-static void
-check_objects(const Stream *stream)
-{
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(stream->owner)))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-		                errmsg("owner of stream \"%s\" has been dropped", stream->name),
-		                errhint("Use kafka.drop_stream and create it again.")));
-	if (get_rel_relkind(stream->source) == '\0')
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-		                errmsg("source of stream \"%s\" has been dropped", stream->name),
-		                errhint("Use kafka.drop_stream and create it again.")));
-	if (get_rel_relkind(stream->target) == '\0')
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-		                errmsg("target of stream \"%s\" has been dropped", stream->name),
-		                errhint("Use kafka.alter_stream to give it another target, then "
-		                        "kafka.start_stream.")));
-}
-
 /*
  * Reads all that the stream needs, in one transaction that ends here; then
  * connects to Kafka.  NULL: the stream is not to be run.
@@ -164,7 +145,7 @@ open_stream(int64 stream_id)
 	}
 	progress_set_name(stream->name, stream->owner);
 	pgstat_report_appname(psprintf("kafka_ingest %s", stream->name));
-	check_objects(stream);
+	stream_check_objects(stream);
 
 	run->sink_context =
 	    AllocSetContextCreate(run_context, "kafka sink", ALLOCSET_DEFAULT_SIZES);
@@ -287,6 +268,8 @@ set_state(StreamState state)
 	                                       "waiting for messages", "backing off"};
 
 	progress_set_state(state);
+	if (state == STREAM_IDLE)
+		pgstat_report_stat(true); /* nothing may come for long */
 	if (state == STREAM_RUNNING)
 		pgstat_report_activity(STATE_RUNNING, activity[state]);
 	else
@@ -527,7 +510,7 @@ kafka_stream_worker_main(Datum main_arg)
 			continue;
 
 		failures++;
-		class = classify_error(error->sqlerrcode);
+		class = classify_error(error);
 		surprises = class == ERROR_OF_DEFINITION ? surprises + 1 : 0;
 		/*
 		 * What the stream is defined on may change in mid-run, and a broker that

@@ -1,0 +1,126 @@
+"""A topic that was deleted and created again is not the same topic, whatever its offsets say."""
+
+import pytest
+
+from expectations import error
+from harness.processes import wait_until
+
+
+def recreate(kafka, topic, messages):
+    """Deletes the topic, creates it anew and writes more messages than before."""
+    kafka.delete_topic(topic.name)
+    kafka.create_topic(topic.name, topic.partitions)
+    topic.partitions_added(topic.partitions)
+    topic.produce_all({"value": {"id": n}, "partition": n % topic.partitions} for n in messages)
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_recreated_and_longer(db, topic, kafka, stopped):
+    db.create_tables(topic)
+    topic.produce_sequence(15)
+    db.create_stream()
+    db.process_all_available()
+    if stopped:
+        db.call("stop_stream")
+    recreate(kafka, topic, range(100, 160))
+    if stopped:
+        db.call("start_stream")
+    status = db.wait_for_state("failed", timeout=60)
+    assert "reset_stream" in status.last_error_hint, status
+    assert db.value("SELECT count(*) FROM target") == 15
+    db.call("start_stream")
+    status = db.wait_for_state("failed", timeout=60)
+    assert "is not the one" in status.last_error, status
+    db.call("reset_stream")
+    db.call("start_stream")
+    db.process_all_available()
+    assert db.column("SELECT id FROM target WHERE id >= 100 ORDER BY id") == list(range(100, 160))
+
+
+def test_deleted(db, topic, kafka):
+    db.create_tables(topic)
+    topic.produce_sequence(15)
+    db.create_stream()
+    db.process_all_available()
+    kafka.delete_topic(topic.name)
+    status = db.wait_for_state("failed", timeout=60)
+    assert topic.name in status.last_error and "reset_stream" in status.last_error_hint
+
+
+def test_a_restart_reads_nothing_twice(db, topic):
+    """The last message is looked at again at every start, and dropped."""
+    db.create_tables(topic)
+    for _ in range(3):
+        topic.produce_sequence(9)
+        db.create_stream() if db.status() is None else db.call("start_stream")
+        db.process_all_available()
+        db.call("stop_stream")
+    assert db.value("SELECT count(*) FROM target") == 27
+    assert db.next_offsets() == topic.offsets()
+
+
+def test_null_arguments_are_errors(db, topic):
+    db.create_tables(topic)
+    db.create_stream()
+    for call in ("stop_stream(NULL)", "drop_stream(NULL)", "process_all_available(NULL)",
+                 "process_all_available('s', NULL)", "start_stream(NULL)", "reset_stream(NULL)",
+                 "alter_stream(NULL)", "topic_partitions(NULL)", "offsets_for_timestamp('topic', NULL)"):
+        with error("must not be null", sqlstate="22004"):
+            db.run(f"SELECT kafka.{call}")
+
+
+def test_lag_without_a_worker_is_unknown(db, topic):
+    db.create_tables(topic)
+    topic.produce_sequence(30)
+    db.create_stream(start=False)
+    assert set(db.column("SELECT lag FROM kafka.stream_lag")) == {None}
+    db.call("start_stream")
+    db.process_all_available()
+    assert set(db.column("SELECT lag FROM kafka.stream_lag")) == {0}
+    db.call("stop_stream")
+    topic.produce_sequence(30)
+    assert set(db.column("SELECT lag FROM kafka.stream_lag")) == {None}
+
+
+def test_row_security_violation_is_the_messages_fault(db, topic):
+    db.run("DROP ROLE IF EXISTS kafka_limited")
+    db.run("CREATE ROLE kafka_limited")
+    try:
+        db.create_tables(topic)
+        db.run("""ALTER TABLE target ENABLE ROW LEVEL SECURITY;
+                  CREATE POLICY small ON target USING (true) WITH CHECK (id < 4);
+                  GRANT USAGE ON FOREIGN SERVER broker TO kafka_limited;
+                  GRANT SELECT ON topic TO kafka_limited; GRANT SELECT, INSERT ON target TO kafka_limited""")
+        topic.produce(*({"id": n} for n in range(8)))
+        db.run("SET ROLE kafka_limited")
+        db.create_stream()
+        status = db.wait_for_state("failed")
+        assert "offset 4" in status.last_error_detail
+        assert db.column("SELECT id FROM target ORDER BY id") == [0, 1, 2, 3]
+        db.call("drop_stream")
+    finally:
+        db.run("RESET ROLE")
+        db.run("DROP OWNED BY kafka_limited")
+        db.run("DROP ROLE kafka_limited")
+
+
+def test_a_pending_start_is_seen_through_savepoints(db, topic):
+    db.create_tables(topic)
+    db.create_stream()
+    with db.connect(autocommit=False) as session:
+        session.execute("SAVEPOINT a; SELECT kafka.stop_stream('s'); ROLLBACK TO a")
+        session.execute("SELECT kafka.alter_stream('s', max_offsets_per_trigger => 7)")
+        with error("was changed in this transaction", hint="COMMIT"):
+            session.execute("SELECT kafka.process_all_available('s')")
+    assert wait_until(lambda: db.status().pid)
+
+
+def test_read_only_transactions(db, topic):
+    db.create_tables(topic)
+    db.create_stream(start=False)
+    for call in ("create_stream('x', 'topic', target => 'target')", "start_stream('s')", "stop_stream('s')",
+                 "alter_stream('s')", "reset_stream('s')", "drop_stream('s')"):
+        with db.connect(autocommit=False) as session:
+            session.execute("SET TRANSACTION READ ONLY")
+            with error(r"cannot execute kafka\.\w+\(\) in a read-only transaction", sqlstate="25006"):
+                session.execute(f"SELECT kafka.{call}")
