@@ -74,10 +74,20 @@ CREATE TABLE kafka.stream (
     owner regrole NOT NULL,
     source regclass NOT NULL,
     query_view boolean NOT NULL,
-    target regclass NOT NULL,
-    mode text NOT NULL CHECK (mode IN ('append')),
+    target regclass,
+    mode text NOT NULL CHECK (mode IN ('append', 'update', 'complete')),
+    key_columns text[],
+    on_tombstone text NOT NULL CHECK (on_tombstone IN ('delete', 'ignore')),
+    version_column text,
+    watermark_column text,
+    watermark_delay interval CHECK (watermark_delay >= '0 s'),
+    deduplicate_by text[],
+    foreach_batch regprocedure,
+    notify text,
     on_conflict text NOT NULL CHECK (on_conflict IN ('error', 'ignore')),
-    on_error text NOT NULL CHECK (on_error IN ('stop')),
+    on_error text NOT NULL CHECK (on_error IN ('stop', 'skip', 'dead_letter')),
+    max_errors bigint CHECK (max_errors > 0),
+    max_errors_per_batch bigint CHECK (max_errors_per_batch > 0),
     trigger text NOT NULL CHECK (trigger IN ('processing_time', 'available_now')),
     trigger_interval interval NOT NULL CHECK (trigger_interval >= '0 s'),
     max_offsets_per_trigger bigint CHECK (max_offsets_per_trigger > 0),
@@ -88,7 +98,9 @@ CREATE TABLE kafka.stream (
     error_sqlstate text,
     error_message text,
     error_detail text,
-    error_hint text
+    error_hint text,
+    CHECK ((target IS NULL) <> (foreach_batch IS NULL)),
+    CHECK ((watermark_column IS NULL) = (watermark_delay IS NULL))
 );
 COMMENT ON TABLE kafka.stream IS 'one row per stream; changed only by create_stream, alter_stream, start_stream, stop_stream, drop_stream and by the stream''s worker';
 COMMENT ON COLUMN kafka.stream.source IS 'a topic table, or a view over one';
@@ -108,6 +120,7 @@ CREATE TABLE kafka.stream_offset (
     last_message_at timestamptz,
     message_count bigint NOT NULL DEFAULT 0,
     byte_count bigint NOT NULL DEFAULT 0,
+    error_count bigint NOT NULL DEFAULT 0,
     batch_id bigint NOT NULL DEFAULT 0,
     cluster_id text,
     leader_epoch int,
@@ -121,19 +134,64 @@ COMMENT ON COLUMN kafka.stream_offset.high_watermark IS 'the partition''s end as
 COMMENT ON COLUMN kafka.stream_offset.last_offset IS 'offset of the last message that was read, and last_message_at its timestamp: seen again at every start, so that a recreated topic is noticed';
 COMMENT ON COLUMN kafka.stream_offset.batch_id IS 'the last batch that moved this position';
 
+CREATE TABLE kafka.dead_letter (
+    stream text NOT NULL REFERENCES kafka.stream (name) ON DELETE CASCADE,
+    topic text NOT NULL,
+    partition int NOT NULL,
+    "offset" bigint NOT NULL,
+    "timestamp" timestamptz,
+    timestamp_type text,
+    key bytea,
+    value bytea,
+    headers kafka.header[] NOT NULL,
+    error_sqlstate text NOT NULL,
+    error_message text NOT NULL,
+    error_detail text,
+    first_seen timestamptz NOT NULL DEFAULT now(),
+    last_attempt timestamptz NOT NULL DEFAULT now(),
+    attempts int NOT NULL DEFAULT 1,
+    PRIMARY KEY (stream, topic, partition, "offset")
+);
+COMMENT ON TABLE kafka.dead_letter IS 'messages that a stream with on_error => ''dead_letter'' could not write, as they came; see kafka.retry_dead_letters and kafka.discard_dead_letters';
+COMMENT ON COLUMN kafka.dead_letter.headers IS 'names are escaped as by encode(name, ''escape'')';
+
+CREATE TABLE kafka.stream_watermark (
+    stream text PRIMARY KEY REFERENCES kafka.stream (name) ON DELETE CASCADE,
+    watermark timestamptz,
+    previous_watermark timestamptz,
+    max_event_time timestamptz,
+    late_rows bigint NOT NULL
+) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+        autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000);
+COMMENT ON TABLE kafka.stream_watermark IS 'how far event time has come in the streams that have a watermark_column, committed together with the rows';
+COMMENT ON COLUMN kafka.stream_watermark.watermark IS 'valid for the next batch: windows that end at or before it are over';
+COMMENT ON COLUMN kafka.stream_watermark.previous_watermark IS 'the one that the last batch ran with: rows whose window ended at or before it are late';
+COMMENT ON COLUMN kafka.stream_watermark.late_rows IS 'rows dropped because they came too late';
+
 -- Owners and pg_monitor read; nobody writes but the functions and the worker.
 ALTER TABLE kafka.stream ENABLE ROW LEVEL SECURITY;
 ALTER TABLE kafka.stream_offset ENABLE ROW LEVEL SECURITY;
+ALTER TABLE kafka.stream_watermark ENABLE ROW LEVEL SECURITY;
+CREATE POLICY visible ON kafka.stream_watermark FOR SELECT
+    USING (EXISTS (SELECT FROM kafka.stream s WHERE s.name OPERATOR(pg_catalog.=) stream));
+GRANT SELECT ON kafka.stream_watermark TO PUBLIC;
+ALTER TABLE kafka.dead_letter ENABLE ROW LEVEL SECURITY;
 CREATE POLICY visible ON kafka.stream FOR SELECT
     USING (pg_catalog.pg_has_role(owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE'));
 CREATE POLICY visible ON kafka.stream_offset FOR SELECT
     USING (EXISTS (SELECT FROM kafka.stream s WHERE s.name OPERATOR(pg_catalog.=) stream));
-GRANT SELECT ON kafka.stream, kafka.stream_offset TO PUBLIC;
+-- the payload of messages is for owners alone
+CREATE POLICY visible ON kafka.dead_letter FOR SELECT
+    USING (EXISTS (SELECT FROM kafka.stream s WHERE s.name OPERATOR(pg_catalog.=) stream
+                    AND pg_catalog.pg_has_role(s.owner, 'USAGE')));
+GRANT SELECT ON kafka.stream, kafka.stream_offset, kafka.dead_letter TO PUBLIC;
 
 GRANT SELECT ON SEQUENCE kafka.stream_stream_id_seq TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('kafka.stream', '');
 SELECT pg_catalog.pg_extension_config_dump('kafka.stream_stream_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('kafka.stream_offset', '');
+SELECT pg_catalog.pg_extension_config_dump('kafka.stream_watermark', '');
+SELECT pg_catalog.pg_extension_config_dump('kafka.dead_letter', '');
 
 CREATE FUNCTION kafka.create_stream(
         name text,
@@ -150,10 +208,20 @@ CREATE FUNCTION kafka.create_stream(
         trigger_interval interval DEFAULT '0 s',
         on_conflict text DEFAULT 'error',
         on_error text DEFAULT 'stop',
+        max_errors bigint DEFAULT NULL,
+        max_errors_per_batch bigint DEFAULT NULL,
+        key_columns text[] DEFAULT NULL,
+        on_tombstone text DEFAULT 'delete',
+        version_column text DEFAULT NULL,
+        watermark_column text DEFAULT NULL,
+        watermark_delay interval DEFAULT NULL,
+        deduplicate_by text[] DEFAULT NULL,
+        foreach_batch regprocedure DEFAULT NULL,
+        notify text DEFAULT NULL,
         start boolean DEFAULT true)
     RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_create_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
-COMMENT ON FUNCTION kafka.create_stream(text, regclass, text, regclass, text, text, timestamptz, text, text, bigint, text, interval, text, text, boolean) IS
+COMMENT ON FUNCTION kafka.create_stream(text, regclass, text, regclass, text, text, timestamptz, text, text, bigint, text, interval, text, text, bigint, bigint, text[], text, text, text, interval, text[], regprocedure, text, boolean) IS
     'creates a stream from a topic table (or a view over one, or a query) into a target table; its start positions are looked up and stored now, its worker starts at COMMIT';
 
 CREATE FUNCTION kafka.start_stream(name text, from_timestamp timestamptz DEFAULT NULL) RETURNS void
@@ -174,11 +242,13 @@ CREATE FUNCTION kafka.alter_stream(
         on_conflict text DEFAULT NULL,
         on_error text DEFAULT NULL,
         query text DEFAULT NULL,
-        target regclass DEFAULT NULL)
+        target regclass DEFAULT NULL,
+        max_errors bigint DEFAULT NULL,
+        max_errors_per_batch bigint DEFAULT NULL)
     RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_alter_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
-COMMENT ON FUNCTION kafka.alter_stream(text, bigint, text, interval, text, text, text, regclass) IS
-    'changes a stream''s settings, keeping its checkpoint; arguments left out stay as they are; max_offsets_per_trigger 0 removes the limit';
+COMMENT ON FUNCTION kafka.alter_stream(text, bigint, text, interval, text, text, text, regclass, bigint, bigint) IS
+    'changes a stream''s settings, keeping its checkpoint; arguments left out stay as they are; 0 removes a limit';
 
 CREATE FUNCTION kafka.reset_stream(
         name text,
@@ -200,6 +270,91 @@ CREATE FUNCTION kafka.process_all_available(name text, timeout interval DEFAULT 
     AS 'MODULE_PATHNAME', 'kafka_process_all_available' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.process_all_available(text, interval) IS
     'returns when everything that was in the topic at the call is committed; an error when the stream fails or the time is over';
+
+CREATE FUNCTION kafka.retry_dead_letters(stream text, partition int DEFAULT NULL, "offset" bigint DEFAULT NULL,
+        OUT retried bigint, OUT succeeded bigint, OUT failed bigint)
+    AS 'MODULE_PATHNAME', 'kafka_retry_dead_letters' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
+COMMENT ON FUNCTION kafka.retry_dead_letters(text, int, bigint) IS
+    'runs the dead letters of a stream (or of one partition, or one of them) through the stream again, in this transaction; those that succeed are removed';
+
+CREATE FUNCTION kafka.discard_dead_letters(stream text, partition int DEFAULT NULL, "offset" bigint DEFAULT NULL)
+    RETURNS bigint
+    AS 'MODULE_PATHNAME', 'kafka_discard_dead_letters' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
+COMMENT ON FUNCTION kafka.discard_dead_letters(text, int, bigint) IS
+    'deletes the dead letters of a stream (or of one partition, or one of them) and returns their number';
+
+CREATE FUNCTION kafka.skip_message(stream text, topic text, partition int, "offset" bigint) RETURNS void
+    AS 'MODULE_PATHNAME', 'kafka_skip_message' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION kafka.skip_message(text, text, int, bigint) IS
+    'moves the checkpoint of a failed or stopped stream past the one message at which it stands; an error if it stands elsewhere';
+
+CREATE FUNCTION kafka.explain_stream(name text) RETURNS SETOF text
+    AS 'MODULE_PATHNAME', 'kafka_explain_stream' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION kafka.explain_stream(text) IS
+    'how a batch of a stream is executed: the path taken, the statements and the table of its state';
+
+---------------------------------------------------------------------------
+-- Aggregate states
+---------------------------------------------------------------------------
+
+-- Nobody but a superuser may read it: who has it can make up states, and
+-- deserialization functions believe what they read.  A restored database has
+-- the keys of its dump besides its own.
+CREATE TABLE kafka.state_key (
+    secret bytea NOT NULL CHECK (octet_length(secret) = 16)
+);
+COMMENT ON TABLE kafka.state_key IS 'the key that aggregate states are sealed with, so that none can be made up';
+ALTER TABLE kafka.state_key ENABLE ROW LEVEL SECURITY;
+INSERT INTO kafka.state_key
+    SELECT pg_catalog.substr(pg_catalog.sha256(pg_catalog.uuid_send(pg_catalog.gen_random_uuid())
+                             OPERATOR(pg_catalog.||) pg_catalog.uuid_send(pg_catalog.gen_random_uuid())), 1, 16);
+SELECT pg_catalog.pg_extension_config_dump('kafka.state_key', '');
+
+CREATE FUNCTION kafka.partial_state_transition(internal, regprocedure) RETURNS internal
+    AS 'MODULE_PATHNAME', 'kafka_partial_state_transition' LANGUAGE C CALLED ON NULL INPUT;
+COMMENT ON FUNCTION kafka.partial_state_transition(internal, regprocedure) IS 'transition function of kafka.partial_state';
+
+CREATE FUNCTION kafka.partial_state_transition(internal, regprocedure, VARIADIC "any") RETURNS internal
+    AS 'MODULE_PATHNAME', 'kafka_partial_state_transition' LANGUAGE C CALLED ON NULL INPUT;
+COMMENT ON FUNCTION kafka.partial_state_transition(internal, regprocedure, VARIADIC "any") IS 'transition function of kafka.partial_state';
+
+CREATE FUNCTION kafka.partial_state_final(internal) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'kafka_partial_state_final' LANGUAGE C CALLED ON NULL INPUT;
+COMMENT ON FUNCTION kafka.partial_state_final(internal) IS 'final function of kafka.partial_state';
+
+-- SSPACE: the planner would expect 8 kB per group of a state of type internal, and sort.
+CREATE AGGREGATE kafka.partial_state(aggregate regprocedure) (
+    SFUNC = kafka.partial_state_transition, STYPE = internal, SSPACE = 128,
+    FINALFUNC = kafka.partial_state_final);
+COMMENT ON AGGREGATE kafka.partial_state(regprocedure) IS
+    'the transition state of an aggregate without arguments over these rows, to be stored: kafka.partial_state(''count()'')';
+
+CREATE AGGREGATE kafka.partial_state(aggregate regprocedure, VARIADIC arguments "any") (
+    SFUNC = kafka.partial_state_transition, STYPE = internal, SSPACE = 128,
+    FINALFUNC = kafka.partial_state_final);
+COMMENT ON AGGREGATE kafka.partial_state(regprocedure, VARIADIC "any") IS
+    'the transition state of an aggregate over these rows, to be stored: kafka.partial_state(''sum(numeric)'', amount); NULL: as before the first row';
+
+CREATE FUNCTION kafka.combine_states(aggregate regprocedure, state bytea, other bytea) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'kafka_combine_states' LANGUAGE C STABLE CALLED ON NULL INPUT;
+COMMENT ON FUNCTION kafka.combine_states(regprocedure, bytea, bytea) IS
+    'the state of an aggregate over the rows of two states together';
+
+CREATE FUNCTION kafka.final_value(aggregate regprocedure, state bytea, result anyelement) RETURNS anyelement
+    AS 'MODULE_PATHNAME', 'kafka_final_value' LANGUAGE C STABLE CALLED ON NULL INPUT;
+COMMENT ON FUNCTION kafka.final_value(regprocedure, bytea, anyelement) IS
+    'the value of an aggregate from its state; the third argument gives the type: kafka.final_value(''sum(numeric)'', state, NULL::numeric)';
+
+---------------------------------------------------------------------------
+-- Windows of event time
+---------------------------------------------------------------------------
+
+CREATE FUNCTION kafka.sliding_window("timestamp" timestamptz, size interval, slide interval,
+        origin timestamptz DEFAULT '1970-01-01 00:00:00+00')
+    RETURNS SETOF tstzrange
+    AS 'MODULE_PATHNAME', 'kafka_sliding_window' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 5;
+COMMENT ON FUNCTION kafka.sliding_window(timestamptz, interval, interval, timestamptz) IS
+    'the windows [start, end) of a size that start every slide, counted from origin, to which a timestamp belongs';
 
 ---------------------------------------------------------------------------
 -- Status
@@ -226,7 +381,7 @@ CREATE FUNCTION kafka.worker_batches(
         OUT num_input_rows bigint, OUT num_output_rows bigint, OUT input_bytes bigint,
         OUT input_rows_per_second float8, OUT processed_rows_per_second float8,
         OUT duration_ms jsonb, OUT start_offsets jsonb, OUT end_offsets jsonb,
-        OUT offsets_behind_latest jsonb, OUT xid xid8)
+        OUT offsets_behind_latest jsonb, OUT xid xid8, OUT watermark timestamptz, OUT late_rows bigint)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'kafka_worker_batches' LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION kafka.worker_batches() IS 'recent micro-batches, from shared memory; see the view kafka.stream_progress';
@@ -263,11 +418,13 @@ SELECT s.name AS stream,
        coalesce(w.restarts, 0) AS restarts,
        o.message_count AS messages,
        o.byte_count AS bytes,
+       o.error_count AS errors,
        coalesce(w.rows_per_second, 0) AS rows_per_second
   FROM kafka.stream s
   LEFT JOIN kafka.worker_status() w ON w.stream_id OPERATOR(pg_catalog.=) s.stream_id
   CROSS JOIN LATERAL (SELECT coalesce(sum(message_count), 0)::bigint AS message_count,
-                             coalesce(sum(byte_count), 0)::bigint AS byte_count
+                             coalesce(sum(byte_count), 0)::bigint AS byte_count,
+                             coalesce(sum(error_count), 0)::bigint AS error_count
                         FROM kafka.stream_offset o WHERE o.stream OPERATOR(pg_catalog.=) s.name) o;
 COMMENT ON VIEW kafka.stream_status IS 'one row per stream: is it running, where, how much so far, and the last error';
 
@@ -292,8 +449,8 @@ CREATE VIEW kafka.stream_progress WITH (security_invoker = true) AS
 SELECT s.name AS stream, b.batch_id, b.started_at, b.num_input_rows, b.num_output_rows, b.input_bytes,
        b.input_rows_per_second, b.processed_rows_per_second, b.duration_ms,
        b.start_offsets, b.end_offsets, b.offsets_behind_latest, b.xid,
-       -- an append stream has no watermark, and no state to be late for
-       NULL::jsonb AS event_time, 0::bigint AS late_rows, 0::bigint AS state_rows
+       CASE WHEN b.watermark IS NOT NULL THEN pg_catalog.jsonb_build_object('watermark', b.watermark) END AS event_time,
+       b.late_rows, NULL::bigint AS state_rows
   FROM kafka.stream s
   JOIN kafka.worker_batches() b ON b.stream_id OPERATOR(pg_catalog.=) s.stream_id;
 COMMENT ON VIEW kafka.stream_progress IS 'recent micro-batches of each stream; kept in shared memory until the server restarts';

@@ -30,10 +30,10 @@ CREATE TABLE target (a int);
 
 CREATE FUNCTION add_stream(name text, enabled boolean, system bigint, database oid,
                            error text DEFAULT NULL) RETURNS void LANGUAGE sql AS $$
-    INSERT INTO kafka.stream (name, owner, source, query_view, target, mode, on_conflict, on_error,
+    INSERT INTO kafka.stream (name, owner, source, query_view, target, mode, on_tombstone, on_conflict, on_error,
                               trigger, trigger_interval, enabled, started_in_system, started_in_database,
                               error_at, error_sqlstate, error_message, error_detail, error_hint)
-    VALUES (name, 'status_views_owner', 'status_views.topic', false, 'status_views.target', 'append',
+    VALUES (name, 'status_views_owner', 'status_views.topic', false, 'status_views.target', 'append', 'delete',
             'error', 'stop', 'processing_time', '0 s', enabled, system, database,
             CASE WHEN error IS NOT NULL THEN '2026-11-01 00:00+00'::timestamptz END,
             CASE WHEN error IS NOT NULL THEN '22P02' END, error, error || ' detail', error || ' hint');

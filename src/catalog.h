@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef CATALOG_H
-#define CATALOG_H
+#ifndef KAFKA_CATALOG_H
+#define KAFKA_CATALOG_H
 
 #include "postgres.h"
 #include "executor/spi.h"
@@ -41,4 +41,4 @@ extern void catalog_end(CatalogAccess *access);
 extern uint64 catalog_execute(int expected, const char *sql, int nargs, Oid *types,
                               Datum *values, const char *nulls);
 
-#endif /* CATALOG_H */
+#endif /* KAFKA_CATALOG_H */

@@ -14,10 +14,8 @@
 #include "checkpoint.h"
 
 #include "catalog.h"
-#include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/timestamp.h"
 
 /* An SQL array of one 8-byte field per item; -1 becomes NULL when null_if_negative. */
 static Datum
@@ -75,7 +73,7 @@ checkpoint_load(const char *stream, const char *topic)
 	checkpoint->count = (int) catalog_execute(
 	    SPI_OK_SELECT,
 	    "SELECT partition, next_offset, coalesce(end_offset, -1), batch_id, cluster_id,"
-	    " coalesce(last_offset, -1),"
+	    " error_count, coalesce(last_offset, -1),"
 	    " coalesce((extract(epoch FROM last_message_at) * 1000)::bigint, -1)"
 	    " FROM kafka.stream_offset WHERE stream = $1 AND topic = $2 ORDER BY partition",
 	    2, types, values, NULL);
@@ -92,12 +90,13 @@ checkpoint_load(const char *stream, const char *topic)
 
 		position->partition = DatumGetInt32(SPI_getbinval(row, descriptor, 1, &isnull));
 		position->next_offset = DatumGetInt64(SPI_getbinval(row, descriptor, 2, &isnull));
-		position->last_offset = DatumGetInt64(SPI_getbinval(row, descriptor, 6, &isnull));
-		position->last_message_ms = DatumGetInt64(SPI_getbinval(row, descriptor, 7, &isnull));
+		position->last_offset = DatumGetInt64(SPI_getbinval(row, descriptor, 7, &isnull));
+		position->last_message_ms = DatumGetInt64(SPI_getbinval(row, descriptor, 8, &isnull));
 		position->end_offset = DatumGetInt64(SPI_getbinval(row, descriptor, 3, &isnull));
 		checkpoint->last_batch_id =
 		    Max(checkpoint->last_batch_id,
 		        DatumGetInt64(SPI_getbinval(row, descriptor, 4, &isnull)));
+		checkpoint->error_count += DatumGetInt64(SPI_getbinval(row, descriptor, 6, &isnull));
 		cluster_id = SPI_getbinval(row, descriptor, 5, &isnull);
 		if (!isnull && checkpoint->cluster_id == NULL)
 			checkpoint->cluster_id =
@@ -202,10 +201,10 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id,
 {
 	/* kept for the life of the session: this runs in every batch */
 	static SPIPlanPtr plan = NULL;
-	Oid types[11] = {TEXTOID,      TEXTOID,      INT8OID,      INT4ARRAYOID,
+	Oid types[12] = {TEXTOID,      TEXTOID,      INT8OID,      INT4ARRAYOID,
 	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
-	Datum values[11];
+	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
+	Datum values[12];
 	CatalogAccess access;
 	int result;
 
@@ -220,10 +219,11 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id,
 		    "   ELSE to_timestamp(0) + n.last_message_ms * interval '1 millisecond' END,"
 		    " message_count = o.message_count + n.messages,"
 		    " byte_count = o.byte_count + n.bytes,"
+		    " error_count = o.error_count + n.errors,"
 		    " batch_id = $3"
-		    " FROM unnest($4, $5, $6, $7, $8, $9, $10, $11)"
+		    " FROM unnest($4, $5, $6, $7, $8, $9, $10, $11, $12)"
 		    "   AS n (partition, from_offset, to_offset, high_watermark, last_offset,"
-		    "         last_message_ms, messages, bytes)"
+		    "         last_message_ms, messages, bytes, errors)"
 		    " WHERE o.stream = $1 AND o.topic = $2 AND o.partition = n.partition"
 		    "   AND o.next_offset = n.from_offset",
 		    lengthof(types), types);
@@ -246,6 +246,7 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id,
 	values[8] = FIELD_INT8(moves, count, CheckpointMove, last_message_ms, true);
 	values[9] = FIELD_INT8(moves, count, CheckpointMove, messages, false);
 	values[10] = FIELD_INT8(moves, count, CheckpointMove, bytes, false);
+	values[11] = FIELD_INT8(moves, count, CheckpointMove, errors, false);
 
 	result = SPI_execute_plan(plan, values, NULL, false, 0);
 	if (result != SPI_OK_UPDATE)

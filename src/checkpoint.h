@@ -27,7 +27,8 @@ typedef struct Checkpoint
 	int count;
 	PartitionPosition *positions; /* by partition */
 	int64 last_batch_id;
-	char *cluster_id; /* NULL: not known */
+	int64 error_count; /* messages skipped or made dead letters so far */
+	char *cluster_id;  /* NULL: not known */
 } Checkpoint;
 
 /* What one batch moves in one partition. */
@@ -41,6 +42,7 @@ typedef struct CheckpointMove
 	int64 last_message_ms; /* -1: none */
 	int64 messages;
 	int64 bytes;
+	int64 errors; /* messages skipped or made dead letters */
 } CheckpointMove;
 
 /*

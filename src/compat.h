@@ -29,6 +29,7 @@
 /* --- streams and sinks --- */
 
 #include "catalog/pg_foreign_server.h"
+#include "catalog/pg_proc.h"
 #include "executor/executor.h"
 #include "nodes/plannodes.h"
 #include "utils/acl.h"
@@ -36,7 +37,11 @@
 #if PG_VERSION_NUM >= 160000
 #define foreign_server_aclcheck(server_id, role_id, mode)                                      \
 	object_aclcheck(ForeignServerRelationId, server_id, role_id, mode)
+#define procedure_aclcheck(procedure_id, role_id)                                              \
+	object_aclcheck(ProcedureRelationId, procedure_id, role_id, ACL_EXECUTE)
 #else
+#define procedure_aclcheck(procedure_id, role_id)                                              \
+	pg_proc_aclcheck(procedure_id, role_id, ACL_EXECUTE)
 #define foreign_server_aclcheck(server_id, role_id, mode)                                      \
 	pg_foreign_server_aclcheck(server_id, role_id, mode)
 #endif
@@ -119,6 +124,67 @@ foreign_scan_user(ForeignScanState *node)
 #endif
 
 	return OidIsValid(user_id) ? user_id : GetUserId();
+}
+
+/* --- aggregate states --- */
+
+#include "catalog/pg_proc.h"
+
+#if PG_VERSION_NUM >= 160000
+#define function_aclcheck(function_id, role_id)                                                \
+	object_aclcheck(ProcedureRelationId, function_id, role_id, ACL_EXECUTE)
+#else
+#define function_aclcheck(function_id, role_id)                                                \
+	pg_proc_aclcheck(function_id, role_id, ACL_EXECUTE)
+#endif
+
+/* --- queries taken apart --- */
+
+#include "nodes/parsenodes.h"
+#include "optimizer/optimizer.h"
+
+/*
+ * Has expressions above FROM name columns of relations themselves, not of
+ * joins or, since 18, of groups.  Changes the query.
+ */
+static inline Query *
+flatten_query_aliases(Query *query)
+{
+#if PG_VERSION_NUM >= 180000
+	if (query->hasGroupRTE)
+	{
+		query->targetList =
+		    (List *) flatten_group_exprs(NULL, query, (Node *) query->targetList);
+		query->havingQual = flatten_group_exprs(NULL, query, query->havingQual);
+		Assert(llast_node(RangeTblEntry, query->rtable)->rtekind == RTE_GROUP);
+		query->rtable = list_delete_last(query->rtable);
+		query->hasGroupRTE = false;
+	}
+#endif
+#if PG_VERSION_NUM >= 160000
+	query->targetList =
+	    (List *) flatten_join_alias_vars(NULL, query, (Node *) query->targetList);
+	query->havingQual = flatten_join_alias_vars(NULL, query, query->havingQual);
+#else
+	query->targetList = (List *) flatten_join_alias_vars(query, (Node *) query->targetList);
+	query->havingQual = flatten_join_alias_vars(query, query->havingQual);
+#endif
+	return query;
+}
+
+/* --- windows of event time --- */
+
+#include "utils/rangetypes.h"
+
+/* The range between two bounds that are not infinite. */
+static inline RangeType *
+make_range_value(TypeCacheEntry *type, RangeBound *lower, RangeBound *upper)
+{
+#if PG_VERSION_NUM >= 160000
+	return make_range(type, lower, upper, false, NULL);
+#else
+	return make_range(type, lower, upper, false);
+#endif
 }
 
 #endif /* KAFKA_INGEST_COMPAT_H */

@@ -4,8 +4,9 @@
  *	  One message -> the Datums of one row of its topic table.
  *
  * Chooses the format, verifies text, and adds to every error where it
- * happened.  What a format's text means is in decode_json.c and decode_csv.c, metadata
- * columns are in decode_metadata.c, types in decode_value.c.
+ * happened.  What a format's text means is in decode_json.c and decode_csv.c, the
+ * message key is in decode_key.c, metadata columns are in decode_metadata.c, types in
+ * decode_value.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -34,6 +35,7 @@ decoder_create(const TopicSchema *schema, const Bitmapset *wanted)
 	decoder->schema = schema;
 	decoder->workspace = value_workspace_create();
 	decoder->fields = palloc(sizeof(DecodedColumn) * (schema->column_count + 1));
+	decoder->keys = palloc(sizeof(DecodedColumn) * (schema->column_count + 1));
 	decoder->metadata = palloc(sizeof(DecodedColumn) * (schema->column_count + 1));
 	for (int i = 0; i < schema->column_count; i++)
 	{
@@ -44,14 +46,24 @@ decoder_create(const TopicSchema *schema, const Bitmapset *wanted)
 
 		if (wanted != NULL && !bms_is_member(column->attnum, wanted))
 			continue;
-		decoded = from_field ? &decoder->fields[decoder->field_count++]
-		                     : &decoder->metadata[decoder->metadata_count++];
+		if (from_field)
+			decoded = &decoder->fields[decoder->field_count++];
+		else if (column->source == COLUMN_FROM_DECODED_KEY)
+		{
+			decoded = &decoder->keys[decoder->key_count++];
+			decoder->key_only_count++;
+		}
+		else
+			decoded = &decoder->metadata[decoder->metadata_count++];
 		decoded->column = column;
 		decoded->attribute = column->attnum - 1;
 		decoded->field = number;
 		decoded->converter = value_converter_create(decoder->workspace, column->type,
 		                                            column->typmod, column->epoch);
+		if (from_field && column->has_key)
+			decoder->keys[decoder->key_count++] = *decoded;
 	}
+	decode_key_prepare(decoder);
 	if (schema->format == TOPIC_FORMAT_JSON)
 		decode_json_prepare(decoder);
 	else if (schema->format == TOPIC_FORMAT_CSV)
@@ -233,7 +245,8 @@ decode_null_value(Decoder *decoder)
 	for (int i = 0; i < decoder->field_count; i++)
 	{
 		decoder->current_column = decoder->fields[i].column;
-		value_check_null(decoder->fields[i].converter);
+		if (!decoder->current_column->has_key)
+			value_check_null(decoder->fields[i].converter);
 	}
 	return true;
 }
@@ -255,6 +268,20 @@ decode_whole_value(Decoder *decoder, const char *text, size_t length, Datum *val
 	nulls[column->attribute] = false;
 }
 
+static void
+decode_metadata_columns(Decoder *decoder, const KafkaMessage *message, Datum *values,
+                        bool *nulls)
+{
+	for (int i = 0; i < decoder->metadata_count; i++)
+	{
+		const DecodedColumn *column = &decoder->metadata[i];
+
+		decoder->current_column = column->column;
+		values[column->attribute] =
+		    decode_metadata(decoder, column, message, &nulls[column->attribute]);
+	}
+}
+
 static bool
 decode_row(Decoder *decoder, const KafkaMessage *message, Datum *values, bool *nulls,
            bool *missing)
@@ -272,7 +299,8 @@ decode_row(Decoder *decoder, const KafkaMessage *message, Datum *values, bool *n
 		if (!decode_null_value(decoder))
 			return false;
 	}
-	else
+	/* who asks for metadata only can look at any message, whatever is in it */
+	else if (decoder->field_count > 0 || schema->unknown_field == UNKNOWN_FIELD_ERROR)
 	{
 		const char *text = message->value;
 		size_t length = message->value_length;
@@ -294,14 +322,8 @@ decode_row(Decoder *decoder, const KafkaMessage *message, Datum *values, bool *n
 		}
 	}
 
-	for (int i = 0; i < decoder->metadata_count; i++)
-	{
-		const DecodedColumn *column = &decoder->metadata[i];
-
-		decoder->current_column = column->column;
-		values[column->attribute] =
-		    decode_metadata(decoder, column, message, &nulls[column->attribute]);
-	}
+	decode_key(decoder, message, values, nulls);
+	decode_metadata_columns(decoder, message, values, nulls);
 	return true;
 }
 
@@ -316,6 +338,28 @@ decode_message(Decoder *decoder, const KafkaMessage *message, Datum *values, boo
 	row = decode_row(decoder, message, values, nulls, missing);
 	end_message(decoder, &callback);
 	return row;
+}
+
+void
+decode_tombstone(Decoder *decoder, const KafkaMessage *message, Datum *values, bool *nulls)
+{
+	int column_count = decoder->schema->tuple_descriptor->natts;
+	ErrorContextCallback callback;
+
+	Assert(message->value == NULL);
+	memset(values, 0, sizeof(Datum) * column_count);
+	memset(nulls, true, sizeof(bool) * column_count);
+
+	start_message(decoder, message, &callback);
+	if (message->key == NULL)
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("tombstone has no key"),
+		                errdetail("A message without a value says that its key is deleted, but "
+		                          "this one has no key either."),
+		                errhint("Correct the producer, or create the stream with on_tombstone "
+		                        "=> 'ignore'.")));
+	decode_key(decoder, message, values, nulls);
+	decode_metadata_columns(decoder, message, values, nulls);
+	end_message(decoder, &callback);
 }
 
 void

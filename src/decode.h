@@ -20,7 +20,8 @@ typedef struct Decoder Decoder;
 
 /*
  * wanted: attribute numbers of the columns to fill (NULL: all); others are
- * returned as NULL, and their fields not checked beyond JSON syntax.
+ * returned as NULL, and their fields not checked beyond JSON syntax; where
+ * no column is wanted that comes from the value, the value isn't looked at.
  * The decoder lives in the current memory context, and no longer than the
  * transaction: it knows the columns' types as they are now.  It refers to schema.
  */
@@ -41,6 +42,14 @@ extern Decoder *decoder_create(const TopicSchema *schema, const Bitmapset *wante
  */
 extern bool decode_message(Decoder *decoder, const KafkaMessage *message, Datum *values,
                            bool *nulls, bool *missing);
+
+/*
+ * Decodes what a message without a value still has: the columns with the option key,
+ * and metadata; the others are NULL.  ERRCODE_NULL_VALUE_NOT_ALLOWED if it has no
+ * key; other errors as above.  The option null_value does not matter.
+ */
+extern void decode_tombstone(Decoder *decoder, const KafkaMessage *message, Datum *values,
+                             bool *nulls);
 
 /*
  * For a caller that passed "missing" and has no default for such a column: an error,

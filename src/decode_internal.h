@@ -13,6 +13,7 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 
+#include "compat.h"
 #include "decode.h"
 #include "json_fields.h"
 
@@ -131,9 +132,14 @@ struct Decoder
 	ValueWorkspace *workspace;
 	DecodedColumn *fields; /* columns from the value, by attribute number */
 	int field_count;
+	DecodedColumn *
+	    keys; /* columns from the message key, also those that tombstones only have from there */
+	int key_count;
+	int key_only_count;      /* of them, columns that are never from the value */
 	DecodedColumn *metadata; /* the others */
 	int metadata_count;
 	JsonFields *json_fields; /* format json */
+	JsonFields *key_fields;  /* key_format json, and a column with a path into the key */
 	StringInfoData csv_text; /* format csv: one field, without quotes */
 
 	/* what is being decoded, for errors */
@@ -161,8 +167,27 @@ extern void decode_json_prepare(Decoder *decoder);
 extern void decode_json(Decoder *decoder, const char *text, size_t length, Datum *values,
                         bool *nulls, bool *missing);
 
+/*
+ * Raises the error of a scanner that has stopped in a text, which is the message's
+ * key or its value.
+ */
+pg_noreturn extern void decode_json_report_error(const JsonScanner *scanner, const char *text,
+                                                 size_t length, bool is_key);
+
 extern void decode_csv_prepare(Decoder *decoder);
 extern void decode_csv(Decoder *decoder, const char *text, size_t length, Datum *values,
+                       bool *nulls);
+
+/* --- decode_key.c --- */
+
+/* Once, when the decoder's columns are known. */
+extern void decode_key_prepare(Decoder *decoder);
+
+/*
+ * Fills the columns that come from the message key, NULL if the message has
+ * none; of a tombstone, also those that otherwise come from the value.
+ */
+extern void decode_key(Decoder *decoder, const KafkaMessage *message, Datum *values,
                        bool *nulls);
 
 /* --- decode_metadata.c --- */

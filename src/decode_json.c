@@ -79,8 +79,9 @@ describe_error(JsonScanError error)
 	return NULL;
 }
 
-pg_noreturn static void
-report_scan_error(const JsonScanner *scanner, const char *text, size_t length)
+void
+decode_json_report_error(const JsonScanner *scanner, const char *text, size_t length,
+                         bool is_key)
 {
 	size_t position = scanner->error_position - text;
 
@@ -92,12 +93,14 @@ report_scan_error(const JsonScanner *scanner, const char *text, size_t length)
 	if (length == 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
 		                errmsg("invalid input syntax for type %s", "json"),
-		                errdetail("The value is empty.")));
-	ereport(ERROR, (errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-	                errmsg("invalid input syntax for type %s", "json"),
-	                errdetail("%s at byte %zu of %zu: %s", describe_error(scanner->error),
-	                          Min(position + 1, length), length,
-	                          decode_excerpt(text, length, position))));
+		                is_key ? errdetail("The message key is empty.")
+		                       : errdetail("The value is empty.")));
+	ereport(ERROR,
+	        (errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+	         errmsg("invalid input syntax for type %s", "json"),
+	         errdetail("%s at byte %zu of %zu%s: %s", describe_error(scanner->error),
+	                   Min(position + 1, length), length, is_key ? " of the message key" : "",
+	                   decode_excerpt(text, length, position))));
 }
 
 void
@@ -111,7 +114,7 @@ decode_json(Decoder *decoder, const char *text, size_t length, Datum *values, bo
 
 	json_scan_start(&scanner, text, length);
 	if (!json_fields_find(decoder->json_fields, &scanner) || !json_scan_finish(&scanner))
-		report_scan_error(&scanner, text, length);
+		decode_json_report_error(&scanner, text, length, false);
 
 	unknown = json_fields_unknown(decoder->json_fields);
 	if (unknown != NULL && decoder->schema->unknown_field == UNKNOWN_FIELD_ERROR)

@@ -148,6 +148,7 @@ decode_metadata(Decoder *decoder, const DecodedColumn *column, const KafkaMessag
 	switch (topic_column->source)
 	{
 		case COLUMN_FROM_FIELD:
+		case COLUMN_FROM_DECODED_KEY:
 			break;
 		case COLUMN_FROM_TOPIC:
 			text = decoder->schema->topic;

@@ -13,23 +13,27 @@
 
 #include "postgres.h"
 #include "fmgr.h"
-#include "utils/builtins.h"
+#include "nodes/pg_list.h"
 
 /* Raises ERRCODE_NULL_VALUE_NOT_ALLOWED when the argument is NULL. */
-static inline void
-require_argument(FunctionCallInfo fcinfo, int index, const char *name)
-{
-	if (PG_ARGISNULL(index))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-		                errmsg("argument \"%s\" must not be null", name)));
-}
+extern void require_argument(FunctionCallInfo fcinfo, int index, const char *name);
 
-/* A text argument, palloc'd; see require_argument(). */
-static inline char *
-required_text(FunctionCallInfo fcinfo, int index, const char *name)
-{
-	require_argument(fcinfo, index, name);
-	return text_to_cstring(PG_GETARG_TEXT_PP(index));
-}
+/* A text argument, palloc'd; for NULL an error as above, or NULL. */
+extern char *required_text(FunctionCallInfo fcinfo, int index, const char *name);
+extern char *text_argument(FunctionCallInfo fcinfo, int index);
+
+/* An argument of type text[]: a list of distinct names, char *; NIL when it is NULL. */
+extern List *names_argument(FunctionCallInfo fcinfo, int index, const char *name);
+
+/*
+ * One of two words (second may be NULL: only one); true for the second.  This and
+ * the next raise ERRCODE_INVALID_PARAMETER_VALUE.
+ */
+extern bool choice_argument(const char *name, const char *value, const char *first,
+                            const char *second);
+
+/* trigger_interval in milliseconds; a number that must not be below a lowest one. */
+extern int64 interval_argument_ms(Datum value);
+extern int64 limit_argument(const char *name, Datum value, int64 lowest);
 
 #endif /* FUNCTION_ARGUMENTS_H */

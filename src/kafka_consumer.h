@@ -34,6 +34,8 @@ typedef enum KafkaTimestampType
  * until kafka_messages_release(); they have no terminating NUL; NULL is a
  * null key or value (tombstone), which differs from an empty one.
  */
+typedef struct KafkaHeader KafkaHeader;
+
 typedef struct KafkaMessage
 {
 	const char *value;
@@ -44,15 +46,17 @@ typedef struct KafkaMessage
 	int64 timestamp_ms; /* since 1970-01-01 UTC; -1: none */
 	int32 partition;
 	KafkaTimestampType timestamp_type;
-	void *handle; /* librdkafka's; NULL in messages made by hand */
+	int own_header_count;
+	const KafkaHeader *own_headers; /* of a message made by hand */
+	void *handle;                   /* librdkafka's; NULL in messages made by hand */
 } KafkaMessage;
 
-typedef struct KafkaHeader
+struct KafkaHeader
 {
 	const char *name;  /* NUL-terminated, bytes as sent: not verified */
 	const char *value; /* NULL: null value */
 	size_t value_length;
-} KafkaHeader;
+};
 
 /* A growable run of messages, in the order in which they were consumed. */
 typedef struct KafkaMessageBatch
@@ -140,6 +144,13 @@ extern const char *kafka_consumer_cluster_id(KafkaConsumer *consumer);
  */
 extern void kafka_consumer_lookup_offsets(KafkaConsumer *consumer, KafkaPartitionOffset *items,
                                           int count);
+
+/*
+ * The same for the partitions [first, first + count), all with one timestamp,
+ * or KAFKA_OFFSET_...; the array is palloc'd.
+ */
+extern KafkaPartitionOffset *kafka_consumer_lookup_range(KafkaConsumer *consumer, int first,
+                                                         int count, int64 what);
 
 /*
  * Starts / stops fetching one partition at a concrete offset.  After a stop no

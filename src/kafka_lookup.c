@@ -305,3 +305,18 @@ kafka_consumer_lookup_offsets(KafkaConsumer *consumer, KafkaPartitionOffset *ite
 	}
 	raise_unreachable(consumer, code);
 }
+
+KafkaPartitionOffset *
+kafka_consumer_lookup_range(KafkaConsumer *consumer, int first, int count, int64 what)
+{
+	KafkaPartitionOffset *items = palloc0(sizeof(KafkaPartitionOffset) * Max(count, 1));
+
+	for (int i = 0; i < count; i++)
+	{
+		items[i].partition = first + i;
+		items[i].timestamp_ms = what;
+		items[i].offset = -1;
+	}
+	kafka_consumer_lookup_offsets(consumer, items, count);
+	return items;
+}

@@ -193,6 +193,8 @@ kafka_message_batch_append(KafkaMessageBatch *batch, rd_kafka_message_t *handle)
 		message->timestamp_ms = -1;
 		message->timestamp_type = KAFKA_TIMESTAMP_NONE;
 	}
+	message->own_header_count = 0;
+	message->own_headers = NULL;
 	message->handle = handle;
 	batch->bytes += message->key_length + message->value_length;
 }
@@ -204,8 +206,14 @@ kafka_message_headers(const KafkaMessage *message, KafkaHeader **headers)
 	int count;
 
 	*headers = NULL;
-	if (message->handle == NULL ||
-	    rd_kafka_message_headers(message->handle, &list) != RD_KAFKA_RESP_ERR_NO_ERROR)
+	if (message->handle == NULL)
+	{
+		*headers = palloc(Max(message->own_header_count, 1) * sizeof(KafkaHeader));
+		for (int i = 0; i < message->own_header_count; i++)
+			(*headers)[i] = message->own_headers[i];
+		return message->own_header_count;
+	}
+	if (rd_kafka_message_headers(message->handle, &list) != RD_KAFKA_RESP_ERR_NO_ERROR)
 		return 0;
 
 	count = (int) rd_kafka_header_cnt(list);

@@ -13,17 +13,12 @@
 
 #include "micro_batch.h"
 
-#include "access/xact.h"
+#include "batch_notice.h"
 #include "catalog.h"
-#include "commands/trigger.h"
+#include "dead_letter.h"
 #include "error_class.h"
-#include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "pgstat.h"
-#include "portability/instr_time.h"
-#include "progress.h"
 #include "stream_query.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -32,6 +27,7 @@ typedef struct Attempt
 {
 	ErrorData *error; /* NULL: committed */
 	int failed_at;    /* index of the message being decoded at the error, or -1 */
+	List *wanted;     /* the columns that are decoded, as far as known at an error */
 	bool gone;        /* stream or extension does not exist any more */
 } Attempt;
 
@@ -93,6 +89,8 @@ gather_moves(const StreamRun *run, int first, int last, int *count)
 		move->last_offset = message->offset;
 		move->last_message_ms = message->timestamp_ms;
 		move->messages++;
+		if (run->rejects->excluded[i])
+			move->errors++;
 		move->bytes += message->key_length + message->value_length;
 	}
 
@@ -101,7 +99,9 @@ gather_moves(const StreamRun *run, int first, int last, int *count)
 	{
 		if (last == reader->batch->count)
 			by_partition[i].to_offset = Max(by_partition[i].to_offset, reader->read_up_to[i]);
-		if (by_partition[i].to_offset == by_partition[i].from_offset)
+		/* without data there is a move to nowhere: nobody else may have been faster */
+		if (by_partition[i].to_offset == by_partition[i].from_offset &&
+		    !(run->without_data && i == 0))
 			continue;
 		by_partition[i].high_watermark = stream_reader_high_watermark(run->reader, i);
 		moves[(*count)++] = by_partition[i];
@@ -109,28 +109,41 @@ gather_moves(const StreamRun *run, int first, int last, int *count)
 	return moves;
 }
 
-/* After COMMIT: the memory's copy of the checkpoint, and the status. */
-static void
-report_batch(StreamRun *run, BatchProgress *progress, const CheckpointMove *moves, int count)
+/* What the moves mean for a batch's progress; the array is palloc'd. */
+static BatchPartition *
+describe_moves(BatchProgress *progress, const CheckpointMove *moves, int count)
 {
 	BatchPartition *partitions = palloc(sizeof(BatchPartition) * Max(count, 1));
 
 	for (int i = 0; i < count; i++)
 	{
 		const CheckpointMove *move = &moves[i];
-		int64 high = move->high_watermark;
 
-		run->reader->checkpoint->positions[move->partition].next_offset = move->to_offset;
-		progress_set_partition(move->partition, move->to_offset, -1, high,
-		                       move->last_message_ms);
 		partitions[i].partition = move->partition;
 		partitions[i].start_offset = move->from_offset;
 		partitions[i].end_offset = move->to_offset;
-		partitions[i].behind_latest = high < 0 ? -1 : Max(high - move->to_offset, 0);
+		partitions[i].behind_latest =
+		    move->high_watermark < 0 ? -1 : Max(move->high_watermark - move->to_offset, 0);
 		progress->input_rows += move->messages;
 		progress->input_bytes += move->bytes;
 	}
 	progress->partition_count = count;
+	return partitions;
+}
+
+/* After COMMIT: the memory's copy of the checkpoint, and the status. */
+static void
+report_batch(StreamRun *run, const BatchProgress *progress, const BatchPartition *partitions,
+             const CheckpointMove *moves)
+{
+	for (int i = 0; i < progress->partition_count; i++)
+	{
+		const CheckpointMove *move = &moves[i];
+
+		run->reader->checkpoint->positions[move->partition].next_offset = move->to_offset;
+		progress_set_partition(move->partition, move->to_offset, -1, move->high_watermark,
+		                       move->last_message_ms);
+	}
 	progress_batch_committed(progress, partitions);
 	run->last_batch_end = GetCurrentTimestamp();
 }
@@ -140,13 +153,25 @@ ensure_sink(StreamRun *run)
 {
 	MemoryContext old_context;
 
-	if (run->sink != NULL && !append_sink_is_stale(run->sink))
+	if (run->sink != NULL && !run->sink->is_stale(run->sink))
 		return;
 	run->sink = NULL;
 	MemoryContextReset(run->sink_context);
 	old_context = MemoryContextSwitchTo(run->sink_context);
-	run->sink = append_sink_create(run->stream, run->topic_table);
+	run->sink = sink_create(run->stream, run->topic_table);
 	MemoryContextSwitchTo(old_context);
+}
+
+/* Dead letters of the messages [first, last). */
+static void
+store_dead_letters(const StreamRun *run, int first, int last)
+{
+	if (run->stream->on_error != ON_ERROR_DEAD_LETTER || run->rejects->count == 0)
+		return;
+	for (int i = first; i < last; i++)
+		if (run->rejects->excluded[i])
+			dead_letter_store(run->stream->name, run->topic, &run->reader->batch->messages[i],
+			                  run->rejects->errors[i]);
 }
 
 /* One transaction for the messages [first, last). */
@@ -154,7 +179,9 @@ static void
 write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 {
 	BatchProgress progress = {0};
+	SinkBatch batch = {.messages = scan, .state_rows = -1};
 	CheckpointMove *moves;
+	BatchPartition *partitions;
 	int move_count;
 	OwnerIdentity saved;
 	MemoryContext transaction_context;
@@ -165,6 +192,7 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 	progress.started_at = GetCurrentTimestamp();
 	progress.batch_id = run->batch_id + 1;
 	progress.decode_us = -1;
+	batch.batch_id = progress.batch_id;
 	progress.wait_us = run->last_batch_end == 0
 	                       ? 0
 	                       : Max(progress.started_at - run->last_batch_end, INT64CONST(0));
@@ -173,9 +201,10 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 	/* needed after COMMIT */
 	transaction_context = MemoryContextSwitchTo(run->batch_context);
 	moves = gather_moves(run, first, last, &move_count);
+	partitions = describe_moves(&progress, moves, move_count);
 	MemoryContextSwitchTo(transaction_context);
 
-	if (last > first)
+	if (last > first || run->without_data)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		become_owner(run->stream, &saved);
@@ -186,13 +215,20 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 		scan->topic_table = run->topic_table;
 		scan->messages = run->reader->batch->messages + first;
 		scan->count = last - first;
+		scan->excluded = run->rejects->excluded + first;
 		scan->current = -1;
 		scan->decode_us = 0;
-		progress.output_rows = (int64) append_sink_write(run->sink, scan);
+		run->sink->write(run->sink, &batch);
+		progress.output_rows = batch.output_rows;
+		progress.late_rows = batch.late_rows;
+		progress.watermark = batch.watermark;
 		progress.decode_us = scan->decode_us;
 		restore_identity(&saved);
 		PopActiveSnapshot();
 	}
+	if (run->stream->notify != NULL)
+		batch_notice_queue(run->stream->notify, run->stream->name, &progress, partitions);
+	store_dead_letters(run, first, last);
 	checkpoint_advance(run->stream->name, run->topic, progress.batch_id, moves, move_count);
 	progress.xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	INSTR_TIME_SET_CURRENT(executed);
@@ -207,7 +243,7 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 	run->batch_id = progress.batch_id;
 
 	MemoryContextSwitchTo(run->batch_context);
-	report_batch(run, &progress, moves, move_count);
+	report_batch(run, &progress, partitions, moves);
 	pgstat_report_stat(false);
 }
 
@@ -233,6 +269,7 @@ try_messages(StreamRun *run, int first, int last)
 		HOLD_INTERRUPTS();
 		MemoryContextSwitchTo(run->batch_context);
 		error = CopyErrorData();
+		attempt.wanted = list_copy(scan.wanted);
 		FlushErrorState();
 		topic_scan_set_batch(NULL);
 		AbortCurrentTransaction();
@@ -258,23 +295,100 @@ blame_message(const StreamRun *run, const KafkaMessage *message, ErrorData *erro
 		                         error->detail ? error->detail : "", error->detail ? " " : "",
 		                         run->topic, message->partition, (long long) message->offset);
 	if (error->hint == NULL)
-		error->hint = pstrdup(
-		    "Correct the target table, then kafka.start_stream goes on at this message; "
-		    "or start behind it with kafka.reset_stream.");
+		error->hint =
+		    pstrdup("Correct the target table, then kafka.start_stream goes on at this "
+		            "message; or leave it out with kafka.skip_message, or set on_error.");
 	MemoryContextSwitchTo(old_context);
+}
+
+/* How many messages of this batch may be rejected. */
+static int64
+allowed_rejects(const StreamRun *run)
+{
+	const Stream *stream = run->stream;
+	int64 allowed = PG_INT64_MAX;
+
+	if (stream->on_error == ON_ERROR_STOP)
+		return 0;
+	if (stream->max_errors_per_batch > 0)
+		allowed = stream->max_errors_per_batch;
+	if (stream->max_errors > 0)
+		allowed =
+		    Min(allowed, Max(stream->max_errors - run->reader->checkpoint->error_count, 0));
+	return allowed;
+}
+
+/* Rejects what can't be decoded from "first" on; returns the number. */
+static int
+reject_undecodable(StreamRun *run, List *wanted, int first)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(run->batch_context);
+	OwnerIdentity saved;
+	int rejected = 0;
+
+	if (micro_batch_begin_transaction(run->stream))
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		become_owner(run->stream, &saved);
+		MemoryContextSwitchTo(run->batch_context);
+		rejected = rejects_add_undecodable(run->rejects, run->topic_table, wanted,
+		                                   run->reader->batch->messages, first,
+		                                   run->reader->batch->count);
+		restore_identity(&saved);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	MemoryContextSwitchTo(old_context);
+	return rejected;
+}
+
+/*
+ * An attempt at the messages [first, last) has failed because of one of them.
+ * Rejects messages where on_error says so, or narrows the part to be tried next,
+ * first half first, until one message stands alone.  Raises the error when that
+ * one may not be rejected.
+ */
+static void
+handle_bad_message(StreamRun *run, const Attempt *attempt, int first, int *last)
+{
+	const KafkaMessage *messages = run->reader->batch->messages;
+	Rejects *rejects = run->rejects;
+
+	if (attempt->failed_at >= 0 && rejects_allow_more(rejects) &&
+	    reject_undecodable(run, attempt->wanted, attempt->failed_at) > 0)
+		return;
+
+	if (*last - first == 1)
+	{
+		/* without the message it failed as well: not its fault alone */
+		if (rejects->excluded[first])
+			ReThrowError(attempt->error);
+		blame_message(run, &messages[first], attempt->error, attempt->failed_at >= 0);
+		if (!rejects_allow_more(rejects))
+			ReThrowError(attempt->error);
+		rejects_add(rejects, first, attempt->error);
+	}
+	/* the decoder knows its message: all before that is good to go */
+	else if (attempt->failed_at > first)
+		*last = attempt->failed_at;
+	else if (attempt->failed_at == first)
+		*last = first + 1;
+	else
+		*last = first + (*last - first) / 2;
 }
 
 bool
 micro_batch_run(StreamRun *run)
 {
+	MemoryContext old_context = MemoryContextSwitchTo(run->batch_context);
+	int count = run->reader->batch->count;
 	int first = 0;
-	int last = run->reader->batch->count;
+	int last = count;
 
-	/*
-	 * [first, last) is what is tried next; the whole batch most of the time.
-	 * After an error of a message the part is halved, first half first, until
-	 * one message stands alone.
-	 */
+	run->rejects = rejects_create(count, allowed_rejects(run));
+	MemoryContextSwitchTo(old_context);
+
+	/* [first, last) is what is tried next; the whole batch most of the time */
 	for (;;)
 	{
 		Attempt attempt = try_messages(run, first, last);
@@ -283,30 +397,30 @@ micro_batch_run(StreamRun *run)
 			return false;
 		if (attempt.error == NULL)
 		{
-			if (last == run->reader->batch->count)
+			if (last == count)
 				break;
 			first = last;
-			last = run->reader->batch->count;
-			continue;
+			last = count;
 		}
-		if (classify_error(attempt.error) != ERROR_OF_MESSAGE || last == first)
-			ReThrowError(attempt.error);
-		if (last - first == 1)
-		{
-			blame_message(run, &run->reader->batch->messages[first], attempt.error,
-			              attempt.failed_at >= 0);
-			ReThrowError(attempt.error);
-		}
-		/* the decoder knows its message: all before that is good to go */
-		if (attempt.failed_at > first)
-			last = attempt.failed_at;
-		else if (attempt.failed_at == first)
-			last = first + 1;
+		else if (classify_error(attempt.error) == ERROR_OF_MESSAGE && last > first)
+			handle_bad_message(run, &attempt, first, &last);
 		else
-			last = first + (last - first) / 2;
-		FreeErrorData(attempt.error);
+			ReThrowError(attempt.error);
 	}
+	run->reader->checkpoint->error_count += run->rejects->count;
 	kafka_message_batch_clear(run->reader->batch);
 	MemoryContextReset(run->batch_context);
 	return true;
+}
+
+bool
+micro_batch_run_without_data(StreamRun *run)
+{
+	bool exists;
+
+	Assert(run->reader->batch->count == 0);
+	run->without_data = true;
+	exists = micro_batch_run(run);
+	run->without_data = false;
+	return exists;
 }

@@ -9,7 +9,8 @@
 #define MICRO_BATCH_H
 
 #include "postgres.h"
-#include "sink_append.h"
+#include "rejects.h"
+#include "sink.h"
 #include "stream_reader.h"
 
 /* A stream that is being run by this worker. */
@@ -19,17 +20,19 @@ typedef struct StreamRun
 	Oid topic_table;
 	const char *topic;
 	StreamReader *reader;
-	AppendSink *sink;            /* NULL: to be made */
+	Sink *sink;                  /* NULL: to be made */
 	MemoryContext sink_context;  /* of the sink */
 	MemoryContext batch_context; /* reset after every batch */
+	Rejects *rejects;            /* of the batch being run */
 	int64 batch_id;              /* of the last committed batch */
 	TimestampTz last_batch_end;
+	bool without_data; /* the batch being run has no messages, but something to write */
 } StreamRun;
 
 /*
  * Writes what run->reader has gathered, and moves the checkpoint, in one
- * transaction.  When an error is a message's fault the batch is split, so that
- * all before the first failing message is committed; then that error is
+ * transaction.  When an error is a message's fault, on_error decides: the message
+ * is left out and reported, or all before it is committed and the error
  * raised with the message named.  Any other error rolls the batch back and is raised as it is.
  * After an error the reader no longer agrees with the checkpoint: open a new one.
  *
@@ -37,6 +40,12 @@ typedef struct StreamRun
  * gone.
  */
 extern bool micro_batch_run(StreamRun *run);
+
+/*
+ * The same for a sink that has something to write although no message has come; nothing
+ * has been gathered.
+ */
+extern bool micro_batch_run_without_data(StreamRun *run);
 
 /*
  * Starts a transaction in which the definition of the stream can't change;

@@ -68,9 +68,11 @@ typedef struct BatchProgress
 	int64 input_rows;
 	int64 input_bytes;
 	int64 output_rows;
-	int64 wait_us;    /* since the end of the last batch */
-	int64 execute_us; /* decode, query and sink: one pipeline */
-	int64 decode_us;  /* the part of execute_us spent decoding, sampled; -1: not known */
+	int64 late_rows;       /* dropped because they are behind the watermark */
+	TimestampTz watermark; /* after the batch; 0: none */
+	int64 wait_us;         /* since the end of the last batch */
+	int64 execute_us;      /* decode, query and sink: one pipeline */
+	int64 decode_us;       /* the part of execute_us spent decoding, sampled; -1: not known */
 	int64 commit_us;
 	uint64 xid; /* full transaction id of the commit */
 	int partition_count;

@@ -28,7 +28,7 @@
 
 #define STATUS_COLUMNS    13
 #define PARTITION_COLUMNS 4
-#define BATCH_COLUMNS     13
+#define BATCH_COLUMNS     15
 
 PG_FUNCTION_INFO_V1(kafka_worker_status);
 PG_FUNCTION_INFO_V1(kafka_worker_partitions);
@@ -306,6 +306,8 @@ kafka_worker_batches(PG_FUNCTION_ARGS)
 			values[10] = offsets(partitions, batch.partition_count, true);
 			values[11] = offsets_behind_latest(partitions, batch.partition_count, &nulls[11]);
 			values[12] = UInt64GetDatum(batch.xid);
+			set_timestamp(&values[13], &nulls[13], batch.watermark);
+			values[14] = Int64GetDatum(batch.late_rows);
 			tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 			previous_start = batch.started_at;
 			MemoryContextSwitchTo(old_context);

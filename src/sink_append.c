@@ -35,8 +35,9 @@
 #define BUFFERED_ROWS  1000
 #define BUFFERED_BYTES 65535
 
-struct AppendSink
+typedef struct AppendSink
 {
+	Sink sink; /* must be first */
 	SPIPlanPtr plan;
 	Oid topic_table;
 	MemoryContext context;
@@ -44,7 +45,7 @@ struct AppendSink
 	int generation;
 	List *defaults; /* of TopicColumnDefault * */
 	MemoryContextCallback free_plan;
-};
+} AppendSink;
 
 /* Receives the complete rows of the target and inserts them many at a time. */
 typedef struct RowBuffer
@@ -70,45 +71,6 @@ static CachedPlanSource *
 sink_plan_source(AppendSink *sink)
 {
 	return linitial(SPI_plan_get_plan_sources(sink->plan));
-}
-
-AppendSink *
-append_sink_create(const Stream *stream, Oid topic_table)
-{
-	AppendSink *sink = palloc0(sizeof(AppendSink));
-	char *statement = stream_query_insert_statement(stream);
-	CachedPlan *plan;
-	ListCell *cell;
-
-	stream_query_check_server_usage(topic_table);
-
-	SPI_connect();
-	sink->plan = SPI_prepare(statement, 0, NULL);
-	if (sink->plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", statement,
-		     SPI_result_code_string(SPI_result));
-	SPI_keepplan(sink->plan);
-	SPI_finish();
-
-	sink->topic_table = topic_table;
-	sink->context = CurrentMemoryContext;
-	sink->generation = -1;
-	sink->free_plan.func = sink_free_plan;
-	sink->free_plan.arg = sink->plan;
-	MemoryContextRegisterResetCallback(sink->context, &sink->free_plan);
-
-	/* a missing privilege shall show now, not with the first message */
-	plan = GetCachedPlan(sink_plan_source(sink), NULL, CurrentResourceOwner, NULL);
-	foreach (cell, plan->stmt_list)
-		check_plan_permissions(lfirst_node(PlannedStmt, cell));
-	ReleaseCachedPlan(plan, CurrentResourceOwner);
-	return sink;
-}
-
-bool
-append_sink_is_stale(AppendSink *sink)
-{
-	return !SPI_plan_is_valid(sink->plan);
 }
 
 /*
@@ -298,23 +260,30 @@ sink_refresh_defaults(AppendSink *sink)
 	sink->generation = source->generation;
 }
 
-uint64
-append_sink_write(AppendSink *sink, TopicScanBatch *batch)
+static bool
+append_sink_is_stale(Sink *self)
 {
+	return !SPI_plan_is_valid(((AppendSink *) self)->plan);
+}
+
+static void
+append_sink_write(Sink *self, SinkBatch *batch)
+{
+	AppendSink *sink = (AppendSink *) self;
 	CachedPlan *plan;
 	ModifyTable *plain;
-	uint64 rows;
 
 	SPI_connect();
 	plan = GetCachedPlan(sink_plan_source(sink), NULL, CurrentResourceOwner, NULL);
 	sink_refresh_defaults(sink);
-	batch->defaults = sink->defaults;
+	batch->messages->defaults = sink->defaults;
 
 	plain = sink_plain_insert(plan);
-	topic_scan_set_batch(batch);
+	topic_scan_set_batch(batch->messages);
 	if (plain != NULL)
 	{
-		rows = sink_insert_buffered(linitial_node(PlannedStmt, plan->stmt_list), plain);
+		batch->output_rows =
+		    (int64) sink_insert_buffered(linitial_node(PlannedStmt, plan->stmt_list), plain);
 		ReleaseCachedPlan(plan, CurrentResourceOwner);
 	}
 	else
@@ -325,9 +294,57 @@ append_sink_write(AppendSink *sink, TopicScanBatch *batch)
 		result = SPI_execute_plan(sink->plan, NULL, NULL, false, 0);
 		if (result < 0)
 			elog(ERROR, "could not write the batch: %s", SPI_result_code_string(result));
-		rows = SPI_processed;
+		batch->output_rows = (int64) SPI_processed;
 	}
 	topic_scan_set_batch(NULL);
 	SPI_finish();
-	return rows;
+}
+
+static void
+append_sink_explain(Sink *self, StringInfo text)
+{
+	AppendSink *sink = (AppendSink *) self;
+	CachedPlan *plan = GetCachedPlan(sink_plan_source(sink), NULL, CurrentResourceOwner, NULL);
+
+	appendStringInfo(text, "Path: %s\n",
+	                 sink_plain_insert(plan) != NULL ? "fast append (buffered rows, as COPY)"
+	                                                 : "planned INSERT");
+	appendStringInfo(text, "Statement: %s\n", sink_plan_source(sink)->query_string);
+	ReleaseCachedPlan(plan, CurrentResourceOwner);
+}
+
+Sink *
+append_sink_create(const Stream *stream, Oid topic_table)
+{
+	AppendSink *sink = palloc0(sizeof(AppendSink));
+	char *statement = stream_query_insert_statement(stream);
+	CachedPlan *plan;
+	ListCell *cell;
+
+	stream_query_check_server_usage(topic_table);
+
+	SPI_connect();
+	sink->plan = SPI_prepare(statement, 0, NULL);
+	if (sink->plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", statement,
+		     SPI_result_code_string(SPI_result));
+	SPI_keepplan(sink->plan);
+	SPI_finish();
+
+	sink->sink.is_stale = append_sink_is_stale;
+	sink->sink.write = append_sink_write;
+	sink->sink.explain = append_sink_explain;
+	sink->topic_table = topic_table;
+	sink->context = CurrentMemoryContext;
+	sink->generation = -1;
+	sink->free_plan.func = sink_free_plan;
+	sink->free_plan.arg = sink->plan;
+	MemoryContextRegisterResetCallback(sink->context, &sink->free_plan);
+
+	/* a missing privilege shall show now, not with the first message */
+	plan = GetCachedPlan(sink_plan_source(sink), NULL, CurrentResourceOwner, NULL);
+	foreach (cell, plan->stmt_list)
+		check_plan_permissions(lfirst_node(PlannedStmt, cell));
+	ReleaseCachedPlan(plan, CurrentResourceOwner);
+	return &sink->sink;
 }

@@ -15,9 +15,6 @@
 
 #include <cjson/cJSON.h>
 
-#include "lib/stringinfo.h"
-#include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 /* cJSON holds numbers as doubles: beyond this they'd no longer be exact */
@@ -131,15 +128,6 @@ make_positions(int count, int64 timestamp_ms)
 	return positions;
 }
 
-static KafkaPartitionOffset *
-lookup_all(KafkaConsumer *consumer, int count, int64 what)
-{
-	KafkaPartitionOffset *positions = make_positions(count, what);
-
-	kafka_consumer_lookup_offsets(consumer, positions, count);
-	return positions;
-}
-
 static void
 resolve_offsets(KafkaPartitionOffset *positions, const char *text, KafkaConsumer *consumer,
                 const char *topic, int count)
@@ -157,8 +145,8 @@ resolve_offsets(KafkaPartitionOffset *positions, const char *text, KafkaConsumer
 	else
 		read_document("starting_offsets", KAFKA_OFFSET_EARLIEST, text, topic, numbers, count);
 
-	low = lookup_all(consumer, count, KAFKA_OFFSET_EARLIEST);
-	high = lookup_all(consumer, count, KAFKA_OFFSET_LATEST);
+	low = kafka_consumer_lookup_range(consumer, 0, count, KAFKA_OFFSET_EARLIEST);
+	high = kafka_consumer_lookup_range(consumer, 0, count, KAFKA_OFFSET_LATEST);
 	for (int i = 0; i < count; i++)
 	{
 		if (numbers[i] == KAFKA_OFFSET_EARLIEST)
@@ -203,7 +191,7 @@ resolve_timestamps(KafkaPartitionOffset *positions, const StartOptions *options,
 			             "With starting_timestamp_strategy => 'latest' such a partition starts "
 			             "at its end.")));
 		if (high == NULL)
-			high = lookup_all(consumer, count, KAFKA_OFFSET_LATEST);
+			high = kafka_consumer_lookup_range(consumer, 0, count, KAFKA_OFFSET_LATEST);
 		positions[i].offset = high[i].offset;
 		ereport(NOTICE,
 		        (errmsg("no message in partition %d of topic \"%s\" is as new as %s, it "

@@ -13,19 +13,12 @@
 
 #include "stream.h"
 
-#include "access/htup_details.h"
-#include "access/xlog.h"
 #include "catalog.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_type.h"
-#include "miscadmin.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
-#include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 
 /* sub-objects of a stream in the lock table */
 #define STREAM_LOCK_DEFINITION 0
@@ -40,7 +33,25 @@
 	" s.enabled,"                                                                              \
 	" coalesce(s.started_in_system OPERATOR(pg_catalog.=) $2"                                  \
 	"  AND s.started_in_database OPERATOR(pg_catalog.=) $3, false),"                           \
-	" s.error_at IS NOT NULL"
+	" s.error_at IS NOT NULL,"                                                                 \
+	" s.mode, s.key_columns, s.on_tombstone OPERATOR(pg_catalog.=) 'ignore',"                  \
+	" s.version_column, s.watermark_column, s.watermark_delay, s.deduplicate_by,"              \
+	" s.foreach_batch::oid, s.notify,"                                                         \
+	" s.on_error, coalesce(s.max_errors, 0), coalesce(s.max_errors_per_batch, 0)"
+
+/* Columns of kafka.stream that users choose: the parameters $1, $2, ... of stream_settings(). */
+#define STREAM_SETTINGS 19
+#define STREAM_SETTING_NAMES                                                                   \
+	"source, query_view, target, on_conflict, trigger, trigger_interval,"                      \
+	" max_offsets_per_trigger, mode, key_columns, on_tombstone, version_column,"               \
+	" watermark_column, watermark_delay, deduplicate_by, foreach_batch, notify, on_error, "    \
+	"max_errors,"                                                                              \
+	" max_errors_per_batch"
+#define STREAM_SETTING_PARAMETERS                                                              \
+	"$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19"
+
+static const char *const mode_names[] = {"append", "update", "complete"};
+static const char *const on_error_names[] = {"stop", "skip", "dead_letter"};
 
 static void
 stream_lock_tag(LOCKTAG *tag, int64 stream_id, uint16 sub_object)
@@ -73,10 +84,61 @@ stream_try_lock_worker(int64 stream_id)
 	return result != LOCKACQUIRE_NOT_AVAIL;
 }
 
+/* A column of the current row as a string in "context"; NULL for NULL. */
+static char *
+row_string(MemoryContext context, int column)
+{
+	char *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
+
+	return value ? MemoryContextStrdup(context, value) : NULL;
+}
+
+static Datum
+row_datum(int column)
+{
+	bool isnull;
+
+	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull);
+}
+
+/* A column of type text[] as a list of strings; NIL for NULL. */
+static List *
+row_strings(MemoryContext context, int column)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(context);
+	Datum array = row_datum(column);
+	List *strings = NIL;
+
+	if (DatumGetPointer(array) != NULL)
+	{
+		Datum *elements;
+		int count;
+
+		deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
+		                  &elements, NULL, &count);
+		for (int i = 0; i < count; i++)
+			strings = lappend(strings, TextDatumGetCString(elements[i]));
+	}
+	MemoryContextSwitchTo(old_context);
+	return strings;
+}
+
+/* The index of a column's word in a list of words. */
+static int
+row_word(int column, const char *const *words, int count)
+{
+	char *word = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
+
+	for (int i = 0; i < count; i++)
+		if (strcmp(word, words[i]) == 0)
+			return i;
+	elog(ERROR, "unknown word \"%s\" in kafka.stream", word);
+}
+
 static Stream *
 stream_fetch(const char *condition, Oid type, Datum value)
 {
-	MemoryContext caller_context = CurrentMemoryContext;
+	MemoryContext context = CurrentMemoryContext;
 	CatalogAccess access;
 	Stream *stream = NULL;
 	Oid types[3] = {type, INT8OID, OIDOID};
@@ -88,29 +150,40 @@ stream_fetch(const char *condition, Oid type, Datum value)
 	sql = psprintf("SELECT " STREAM_COLUMNS " FROM kafka.stream s WHERE %s", condition);
 	if (catalog_execute(SPI_OK_SELECT, sql, 3, types, values, NULL) > 0)
 	{
-		HeapTuple row = SPI_tuptable->vals[0];
-		TupleDesc descriptor = SPI_tuptable->tupdesc;
-		Datum column[13];
-		bool isnull;
+		Interval *delay = DatumGetIntervalP(row_datum(19));
 
-		for (int i = 0; i < lengthof(column); i++)
-			column[i] = SPI_getbinval(row, descriptor, i + 1, &isnull);
-
-		stream = MemoryContextAllocZero(caller_context, sizeof(Stream));
-		stream->name = MemoryContextStrdup(caller_context, TextDatumGetCString(column[0]));
-		stream->stream_id = DatumGetInt64(column[1]);
-		stream->owner = DatumGetObjectId(column[2]);
-		stream->source = DatumGetObjectId(column[3]);
-		stream->query_view = DatumGetBool(column[4]);
-		stream->target = DatumGetObjectId(column[5]);
-		stream->ignore_conflicts = DatumGetBool(column[6]);
+		stream = MemoryContextAllocZero(context, sizeof(Stream));
+		stream->name = row_string(context, 1);
+		stream->stream_id = DatumGetInt64(row_datum(2));
+		stream->owner = DatumGetObjectId(row_datum(3));
+		stream->source = DatumGetObjectId(row_datum(4));
+		stream->query_view = DatumGetBool(row_datum(5));
+		stream->target = DatumGetObjectId(row_datum(6));
+		stream->ignore_conflicts = DatumGetBool(row_datum(7));
 		stream->trigger =
-		    DatumGetBool(column[7]) ? TRIGGER_AVAILABLE_NOW : TRIGGER_PROCESSING_TIME;
-		stream->trigger_interval_ms = DatumGetInt64(column[8]);
-		stream->max_offsets_per_trigger = DatumGetInt64(column[9]);
-		stream->enabled = DatumGetBool(column[10]);
-		stream->started_here = DatumGetBool(column[11]);
-		stream->failed = DatumGetBool(column[12]);
+		    DatumGetBool(row_datum(8)) ? TRIGGER_AVAILABLE_NOW : TRIGGER_PROCESSING_TIME;
+		stream->trigger_interval_ms = DatumGetInt64(row_datum(9));
+		stream->max_offsets_per_trigger = DatumGetInt64(row_datum(10));
+		stream->enabled = DatumGetBool(row_datum(11));
+		stream->started_here = DatumGetBool(row_datum(12));
+		stream->failed = DatumGetBool(row_datum(13));
+		stream->mode = (StreamMode) row_word(14, mode_names, lengthof(mode_names));
+		stream->key_columns = row_strings(context, 15);
+		stream->ignore_tombstones = DatumGetBool(row_datum(16));
+		stream->version_column = row_string(context, 17);
+		stream->watermark_column = row_string(context, 18);
+		if (delay != NULL)
+		{
+			stream->watermark_delay = MemoryContextAlloc(context, sizeof(Interval));
+			*stream->watermark_delay = *delay;
+		}
+		stream->deduplicate_by = row_strings(context, 20);
+		stream->foreach_batch = DatumGetObjectId(row_datum(21));
+		stream->notify = row_string(context, 22);
+		stream->on_error =
+		    (StreamOnError) row_word(23, on_error_names, lengthof(on_error_names));
+		stream->max_errors = DatumGetInt64(row_datum(24));
+		stream->max_errors_per_batch = DatumGetInt64(row_datum(25));
 	}
 	catalog_end(&access);
 	return stream;
@@ -166,32 +239,67 @@ stream_next_id(void)
 	return stream_id;
 }
 
-#define STREAM_SETTINGS 7
+static Datum
+strings_datum(List *strings)
+{
+	Datum *elements = palloc(sizeof(Datum) * Max(list_length(strings), 1));
+	ListCell *cell;
+	int count = 0;
+
+	foreach (cell, strings)
+		elements[count++] = CStringGetTextDatum((char *) lfirst(cell));
+	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* What the statement's parameters $1 ... $19 are. */
 static void
 stream_settings(const Stream *stream, Oid *types, Datum *values, char *nulls)
 {
 	Interval *interval = palloc0(sizeof(Interval));
+	int count = 0;
 
 	interval->time = stream->trigger_interval_ms * INT64CONST(1000);
-
-	types[0] = OIDOID;
-	values[0] = ObjectIdGetDatum(stream->source);
-	types[1] = BOOLOID;
-	values[1] = BoolGetDatum(stream->query_view);
-	types[2] = OIDOID;
-	values[2] = ObjectIdGetDatum(stream->target);
-	types[3] = TEXTOID;
-	values[3] = CStringGetTextDatum(stream->ignore_conflicts ? "ignore" : "error");
-	types[4] = TEXTOID;
-	values[4] = CStringGetTextDatum(
-	    stream->trigger == TRIGGER_AVAILABLE_NOW ? "available_now" : "processing_time");
-	types[5] = INTERVALOID;
-	values[5] = IntervalPGetDatum(interval);
-	types[6] = INT8OID;
-	values[6] = Int64GetDatum(stream->max_offsets_per_trigger);
 	memset(nulls, ' ', STREAM_SETTINGS);
-	if (stream->max_offsets_per_trigger == 0)
-		nulls[6] = 'n';
+
+#define SETTING(type, is_null, value)                                                          \
+	do                                                                                         \
+	{                                                                                          \
+		types[count] = (type);                                                                 \
+		nulls[count] = (is_null) ? 'n' : ' ';                                                  \
+		values[count] = (is_null) ? (Datum) 0 : (value);                                       \
+		count++;                                                                               \
+	} while (0)
+
+	SETTING(OIDOID, false, ObjectIdGetDatum(stream->source));
+	SETTING(BOOLOID, false, BoolGetDatum(stream->query_view));
+	SETTING(OIDOID, !OidIsValid(stream->target), ObjectIdGetDatum(stream->target));
+	SETTING(TEXTOID, false, CStringGetTextDatum(stream->ignore_conflicts ? "ignore" : "error"));
+	SETTING(TEXTOID, false,
+	        CStringGetTextDatum(stream->trigger == TRIGGER_AVAILABLE_NOW ? "available_now"
+	                                                                     : "processing_time"));
+	SETTING(INTERVALOID, false, IntervalPGetDatum(interval));
+	SETTING(INT8OID, stream->max_offsets_per_trigger == 0,
+	        Int64GetDatum(stream->max_offsets_per_trigger));
+	SETTING(TEXTOID, false, CStringGetTextDatum(mode_names[stream->mode]));
+	SETTING(TEXTARRAYOID, stream->key_columns == NIL, strings_datum(stream->key_columns));
+	SETTING(TEXTOID, false,
+	        CStringGetTextDatum(stream->ignore_tombstones ? "ignore" : "delete"));
+	SETTING(TEXTOID, stream->version_column == NULL,
+	        CStringGetTextDatum(stream->version_column));
+	SETTING(TEXTOID, stream->watermark_column == NULL,
+	        CStringGetTextDatum(stream->watermark_column));
+	SETTING(INTERVALOID, stream->watermark_delay == NULL,
+	        IntervalPGetDatum(stream->watermark_delay));
+	SETTING(TEXTARRAYOID, stream->deduplicate_by == NIL, strings_datum(stream->deduplicate_by));
+	SETTING(OIDOID, !OidIsValid(stream->foreach_batch),
+	        ObjectIdGetDatum(stream->foreach_batch));
+	SETTING(TEXTOID, stream->notify == NULL, CStringGetTextDatum(stream->notify));
+	SETTING(TEXTOID, false, CStringGetTextDatum(on_error_names[stream->on_error]));
+	SETTING(INT8OID, stream->max_errors == 0, Int64GetDatum(stream->max_errors));
+	SETTING(INT8OID, stream->max_errors_per_batch == 0,
+	        Int64GetDatum(stream->max_errors_per_batch));
+#undef SETTING
+	Assert(count == STREAM_SETTINGS);
 }
 
 void
@@ -204,22 +312,22 @@ stream_insert(Stream *stream)
 	uint64 inserted;
 
 	stream_settings(stream, types, values, nulls);
-	types[7] = TEXTOID;
-	values[7] = CStringGetTextDatum(stream->name);
-	types[8] = INT8OID;
-	values[8] = Int64GetDatum(stream->stream_id);
-	types[9] = OIDOID;
-	values[9] = ObjectIdGetDatum(stream->owner);
+	types[STREAM_SETTINGS] = TEXTOID;
+	values[STREAM_SETTINGS] = CStringGetTextDatum(stream->name);
+	types[STREAM_SETTINGS + 1] = INT8OID;
+	values[STREAM_SETTINGS + 1] = Int64GetDatum(stream->stream_id);
+	types[STREAM_SETTINGS + 2] = OIDOID;
+	values[STREAM_SETTINGS + 2] = ObjectIdGetDatum(stream->owner);
 	memset(nulls + STREAM_SETTINGS, ' ', 3);
 
 	catalog_begin(&access);
-	inserted = catalog_execute(
-	    SPI_OK_INSERT,
-	    "INSERT INTO kafka.stream (source, query_view, target, on_conflict, trigger,"
-	    " trigger_interval, max_offsets_per_trigger, name, stream_id, owner, mode, on_error,"
-	    " enabled) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'append', 'stop', false)"
-	    " ON CONFLICT (name) DO NOTHING",
-	    lengthof(types), types, values, nulls);
+	inserted =
+	    catalog_execute(SPI_OK_INSERT,
+	                    "INSERT INTO kafka.stream (" STREAM_SETTING_NAMES
+	                    ", name, stream_id, owner,"
+	                    " enabled) VALUES (" STREAM_SETTING_PARAMETERS ", $20, $21, $22, false)"
+	                    " ON CONFLICT (name) DO NOTHING",
+	                    lengthof(types), types, values, nulls);
 	catalog_end(&access);
 
 	if (inserted == 0)
@@ -236,15 +344,14 @@ stream_update(const Stream *stream)
 	char nulls[STREAM_SETTINGS + 2] = {0};
 
 	stream_settings(stream, types, values, nulls);
-	types[7] = INT8OID;
-	values[7] = Int64GetDatum(stream->stream_id);
-	nulls[7] = ' ';
+	types[STREAM_SETTINGS] = INT8OID;
+	values[STREAM_SETTINGS] = Int64GetDatum(stream->stream_id);
+	nulls[STREAM_SETTINGS] = ' ';
 
 	catalog_begin(&access);
 	catalog_execute(SPI_OK_UPDATE,
-	                "UPDATE kafka.stream SET source = $1, query_view = $2, target = $3,"
-	                " on_conflict = $4, trigger = $5, trigger_interval = $6,"
-	                " max_offsets_per_trigger = $7 WHERE stream_id = $8",
+	                "UPDATE kafka.stream SET (" STREAM_SETTING_NAMES
+	                ") = ROW (" STREAM_SETTING_PARAMETERS ") WHERE stream_id = $20",
 	                lengthof(types), types, values, nulls);
 	catalog_end(&access);
 }
@@ -361,7 +468,7 @@ stream_check_objects(const Stream *stream)
 		                errmsg("source of stream \"%s\" does not exist", stream->name),
 		                errdetail("It has been dropped, or was never there."),
 		                errhint("Use kafka.drop_stream and create the stream again.")));
-	if (get_rel_relkind(stream->target) == '\0')
+	if (OidIsValid(stream->target) && get_rel_relkind(stream->target) == '\0')
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
 		                errmsg("target of stream \"%s\" does not exist", stream->name),
 		                errdetail("It has been dropped, or was never there."),

@@ -9,6 +9,8 @@
 #define STREAM_H
 
 #include "postgres.h"
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
 #include "storage/lockdefs.h"
 
 typedef enum StreamTrigger
@@ -17,6 +19,20 @@ typedef enum StreamTrigger
 	TRIGGER_AVAILABLE_NOW    /* up to the end as of the start, then stop */
 } StreamTrigger;
 
+typedef enum StreamMode
+{
+	MODE_APPEND,  /* each row once, never changed */
+	MODE_UPDATE,  /* rows that changed since the last batch, by key */
+	MODE_COMPLETE /* the whole result of an aggregation, every batch */
+} StreamMode;
+
+typedef enum StreamOnError
+{
+	ON_ERROR_STOP,
+	ON_ERROR_SKIP,
+	ON_ERROR_DEAD_LETTER
+} StreamOnError;
+
 typedef struct Stream
 {
 	char *name;
@@ -24,8 +40,20 @@ typedef struct Stream
 	Oid owner;
 	Oid source;      /* topic table, or view over one */
 	bool query_view; /* source is a view made from the stream's query */
-	Oid target;
-	bool ignore_conflicts; /* on_conflict = 'ignore' */
+	Oid target;      /* InvalidOid with foreach_batch */
+	StreamMode mode;
+	List *key_columns; /* of char *; NIL: the target's primary key, or the GROUP BY columns */
+	bool ignore_tombstones; /* on_tombstone = 'ignore' */
+	char *version_column;   /* NULL: none */
+	char *watermark_column; /* NULL: none */
+	Interval *watermark_delay;
+	List *deduplicate_by; /* of char * */
+	Oid foreach_batch;    /* procedure to call instead of writing to a target */
+	char *notify;         /* channel, or NULL */
+	StreamOnError on_error;
+	int64 max_errors;           /* in all; 0: no limit */
+	int64 max_errors_per_batch; /* 0: no limit */
+	bool ignore_conflicts;      /* on_conflict = 'ignore' */
 	StreamTrigger trigger;
 	int64 trigger_interval_ms;
 	int64 max_offsets_per_trigger; /* 0: no limit */

@@ -11,24 +11,14 @@
 #include "compat.h"
 
 #include "access/xact.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_type.h"
 #include "checkpoint.h"
-#include "common/int.h"
-#include "fmgr.h"
 #include "function_arguments.h"
-#include "kafka_consumer.h"
-#include "miscadmin.h"
 #include "progress.h"
-#include "sink_append.h"
+#include "sink.h"
 #include "start_position.h"
-#include "stream.h"
 #include "stream_query.h"
 #include "topic_schema.h"
-#include "utils/acl.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(kafka_create_stream);
@@ -40,52 +30,18 @@ PG_FUNCTION_INFO_V1(kafka_drop_stream);
 
 /* --- arguments --- */
 
-static char *
-text_argument(FunctionCallInfo fcinfo, int index)
+static StreamOnError
+on_error_argument(const char *value)
 {
-	return PG_ARGISNULL(index) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(index));
-}
-
-/* One of two words; true for the second. */
-static bool
-choice(const char *name, const char *value, const char *first, const char *second)
-{
-	if (strcmp(value, first) == 0)
-		return false;
-	if (second != NULL && strcmp(value, second) == 0)
-		return true;
+	if (strcmp(value, "stop") == 0)
+		return ON_ERROR_STOP;
+	if (strcmp(value, "skip") == 0)
+		return ON_ERROR_SKIP;
+	if (strcmp(value, "dead_letter") == 0)
+		return ON_ERROR_DEAD_LETTER;
 	ereport(ERROR,
-	        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid %s \"%s\"", name, value),
-	         second ? errhint("Valid values are \"%s\" and \"%s\".", first, second)
-	                : errhint("The only valid value is \"%s\".", first)));
-}
-
-static int64
-interval_argument_ms(Datum value)
-{
-	Interval *interval = DatumGetIntervalP(value);
-	int64 days;
-	int64 ms;
-
-	if (pg_mul_s64_overflow((int64) interval->month * DAYS_PER_MONTH + interval->day,
-	                        INT64CONST(86400000), &days) ||
-	    pg_add_s64_overflow(days, interval->time / 1000, &ms) || ms < 0 ||
-	    ms > INT64CONST(86400000) * 365)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		                errmsg("trigger_interval must be between 0 and 365 days")));
-	return ms;
-}
-
-static int64
-limit_argument(Datum value, int64 lowest)
-{
-	int64 limit = DatumGetInt64(value);
-
-	if (limit < lowest)
-		ereport(ERROR,
-		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		         errmsg("max_offsets_per_trigger must be at least %lld", (long long) lowest)));
-	return limit;
+	        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid on_error \"%s\"", value),
+	         errhint("Valid values are \"stop\", \"skip\" and \"dead_letter\".")));
 }
 
 /* --- shared steps --- */
@@ -126,13 +82,7 @@ pin_end_positions(const Stream *stream)
 		KafkaConsumer *consumer = open_lookup_consumer(schema, stream->owner);
 
 		count = kafka_consumer_partition_count(consumer);
-		ends = palloc0(sizeof(KafkaPartitionOffset) * count);
-		for (int i = 0; i < count; i++)
-		{
-			ends[i].partition = i;
-			ends[i].timestamp_ms = KAFKA_OFFSET_LATEST;
-		}
-		kafka_consumer_lookup_offsets(consumer, ends, count);
+		ends = kafka_consumer_lookup_range(consumer, 0, count, KAFKA_OFFSET_LATEST);
 		kafka_consumer_close(consumer);
 	}
 	checkpoint_set_end(stream->name, schema->topic, ends, count);
@@ -177,7 +127,7 @@ check_definition(const Stream *stream)
 	                                              ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(scratch);
 
-	(void) append_sink_create(stream, stream_query_topic_table(stream->source));
+	(void) sink_create(stream, stream_query_topic_table(stream->source));
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(scratch);
 }
@@ -199,67 +149,154 @@ start_options(FunctionCallInfo fcinfo, int first)
 
 /* --- functions --- */
 
-Datum
-kafka_create_stream(PG_FUNCTION_ARGS)
+/* The arguments of create_stream, in the order of its declaration. */
+enum
 {
-	Stream stream = {0};
-	char *query = text_argument(fcinfo, 2);
-	StartOptions options = start_options(fcinfo, 5);
-	bool start = PG_ARGISNULL(14) ? true : PG_GETARG_BOOL(14);
+	CREATE_NAME,
+	CREATE_SOURCE,
+	CREATE_QUERY,
+	CREATE_TARGET,
+	CREATE_MODE,
+	CREATE_START_OPTIONS, /* four arguments: see start_options() */
+	CREATE_MAX_OFFSETS = CREATE_START_OPTIONS + 4,
+	CREATE_TRIGGER,
+	CREATE_TRIGGER_INTERVAL,
+	CREATE_ON_CONFLICT,
+	CREATE_ON_ERROR,
+	CREATE_MAX_ERRORS,
+	CREATE_MAX_ERRORS_PER_BATCH,
+	CREATE_KEY_COLUMNS,
+	CREATE_ON_TOMBSTONE,
+	CREATE_VERSION_COLUMN,
+	CREATE_WATERMARK_COLUMN,
+	CREATE_WATERMARK_DELAY,
+	CREATE_DEDUPLICATE_BY,
+	CREATE_FOREACH_BATCH,
+	CREATE_NOTIFY,
+	CREATE_START
+};
 
-	PreventCommandIfReadOnly("kafka.create_stream()");
-	stream.name = required_text(fcinfo, 0, "name");
-	if (stream.name[0] == '\0' || strlen(stream.name) >= NAMEDATALEN)
+/* What the arguments say, before anything is looked up. */
+static Stream *
+stream_from_arguments(FunctionCallInfo fcinfo)
+{
+	Stream *stream = palloc0(sizeof(Stream));
+	const char *mode = required_text(fcinfo, CREATE_MODE, "mode");
+
+	stream->name = required_text(fcinfo, CREATE_NAME, "name");
+	if (stream->name[0] == '\0' || strlen(stream->name) >= NAMEDATALEN)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME),
-		                errmsg("invalid stream name \"%s\"", stream.name),
+		                errmsg("invalid stream name \"%s\"", stream->name),
 		                errdetail("A name has from 1 to %d bytes.", NAMEDATALEN - 1)));
-	if (PG_ARGISNULL(1) == (query == NULL))
+	if (PG_ARGISNULL(CREATE_SOURCE) == PG_ARGISNULL(CREATE_QUERY))
 		ereport(
 		    ERROR,
 		    (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		     errmsg("a stream needs either a source or a query"),
 		     errhint("source names a topic table, or a view over one; query is a SELECT.")));
-	if (PG_ARGISNULL(3))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-		                errmsg("argument \"target\" must not be null"),
-		                errhint("target names the table that the rows are written to.")));
-	(void) choice("mode", required_text(fcinfo, 4, "mode"), "append", NULL);
-	(void) choice("on_error", required_text(fcinfo, 13, "on_error"), "stop", NULL);
-	stream.ignore_conflicts =
-	    choice("on_conflict", required_text(fcinfo, 12, "on_conflict"), "error", "ignore");
-	stream.trigger = choice("trigger", required_text(fcinfo, 10, "trigger"), "processing_time",
-	                        "available_now")
-	                     ? TRIGGER_AVAILABLE_NOW
-	                     : TRIGGER_PROCESSING_TIME;
-	if (!PG_ARGISNULL(11))
-		stream.trigger_interval_ms = interval_argument_ms(PG_GETARG_DATUM(11));
-	if (!PG_ARGISNULL(9))
-		stream.max_offsets_per_trigger = limit_argument(PG_GETARG_DATUM(9), 1);
+	if (PG_ARGISNULL(CREATE_TARGET) == PG_ARGISNULL(CREATE_FOREACH_BATCH))
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		         errmsg("a stream needs either a target or foreach_batch"),
+		         errhint("target names the table that the rows are written to; foreach_batch a "
+		                 "procedure that is called with every batch.")));
+
+	if (strcmp(mode, "append") == 0)
+		stream->mode = MODE_APPEND;
+	else if (strcmp(mode, "update") == 0)
+		stream->mode = MODE_UPDATE;
+	else if (strcmp(mode, "complete") == 0)
+		stream->mode = MODE_COMPLETE;
+	else
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid mode \"%s\"", mode),
+		         errhint("Valid values are \"append\", \"update\" and \"complete\".")));
+
+	stream->on_error = on_error_argument(required_text(fcinfo, CREATE_ON_ERROR, "on_error"));
+	if (!PG_ARGISNULL(CREATE_MAX_ERRORS))
+		stream->max_errors =
+		    limit_argument("max_errors", PG_GETARG_DATUM(CREATE_MAX_ERRORS), 1);
+	if (!PG_ARGISNULL(CREATE_MAX_ERRORS_PER_BATCH))
+		stream->max_errors_per_batch =
+		    limit_argument("max_errors_per_batch", PG_GETARG_DATUM(CREATE_MAX_ERRORS_PER_BATCH),
+		                   1);
+	stream->ignore_conflicts =
+	    choice_argument("on_conflict", required_text(fcinfo, CREATE_ON_CONFLICT, "on_conflict"),
+	                    "error", "ignore");
+	stream->ignore_tombstones =
+	    choice_argument("on_tombstone",
+	                    required_text(fcinfo, CREATE_ON_TOMBSTONE, "on_tombstone"), "delete",
+	                    "ignore");
+	stream->trigger =
+	    choice_argument("trigger", required_text(fcinfo, CREATE_TRIGGER, "trigger"),
+	                    "processing_time", "available_now")
+	        ? TRIGGER_AVAILABLE_NOW
+	        : TRIGGER_PROCESSING_TIME;
+	if (!PG_ARGISNULL(CREATE_TRIGGER_INTERVAL))
+		stream->trigger_interval_ms =
+		    interval_argument_ms(PG_GETARG_DATUM(CREATE_TRIGGER_INTERVAL));
+	if (!PG_ARGISNULL(CREATE_MAX_OFFSETS))
+		stream->max_offsets_per_trigger =
+		    limit_argument("max_offsets_per_trigger", PG_GETARG_DATUM(CREATE_MAX_OFFSETS), 1);
+
+	stream->key_columns = names_argument(fcinfo, CREATE_KEY_COLUMNS, "key_columns");
+	stream->version_column = text_argument(fcinfo, CREATE_VERSION_COLUMN);
+	stream->watermark_column = text_argument(fcinfo, CREATE_WATERMARK_COLUMN);
+	if (!PG_ARGISNULL(CREATE_WATERMARK_DELAY))
+		stream->watermark_delay = PG_GETARG_INTERVAL_P(CREATE_WATERMARK_DELAY);
+	if ((stream->watermark_column == NULL) != (stream->watermark_delay == NULL))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("watermark_column and watermark_delay must be given together")));
+	stream->deduplicate_by = names_argument(fcinfo, CREATE_DEDUPLICATE_BY, "deduplicate_by");
+	stream->notify = text_argument(fcinfo, CREATE_NOTIFY);
+	if (stream->notify != NULL &&
+	    (stream->notify[0] == '\0' || strlen(stream->notify) >= NAMEDATALEN))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME),
+		                errmsg("invalid channel name \"%s\"", stream->notify)));
+
+	stream->owner = GetUserId();
+	if (!PG_ARGISNULL(CREATE_TARGET))
+		stream->target = PG_GETARG_OID(CREATE_TARGET);
+	if (!PG_ARGISNULL(CREATE_FOREACH_BATCH))
+		stream->foreach_batch = PG_GETARG_OID(CREATE_FOREACH_BATCH);
+	if (!PG_ARGISNULL(CREATE_SOURCE))
+		stream->source = PG_GETARG_OID(CREATE_SOURCE);
+	return stream;
+}
+
+Datum
+kafka_create_stream(PG_FUNCTION_ARGS)
+{
+	Stream *stream = stream_from_arguments(fcinfo);
+	StartOptions options = start_options(fcinfo, CREATE_START_OPTIONS);
+	bool start = PG_ARGISNULL(CREATE_START) || PG_GETARG_BOOL(CREATE_START);
+
+	PreventCommandIfReadOnly("kafka.create_stream()");
 	if (start)
 		progress_require_available();
-	if (stream_load(stream.name, true) != NULL)
+	if (stream_load(stream->name, true) != NULL)
 		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
-		                errmsg("stream \"%s\" already exists", stream.name)));
+		                errmsg("stream \"%s\" already exists", stream->name)));
 
-	stream.owner = GetUserId();
-	stream.target = PG_GETARG_OID(3);
-	stream.stream_id = stream_next_id();
-	if (query != NULL)
+	stream->stream_id = stream_next_id();
+	if (!PG_ARGISNULL(CREATE_QUERY))
 	{
-		stream.source = stream_create_query_view(&stream, stream_query_qualify(query));
-		stream.query_view = true;
+		stream->source =
+		    stream_create_query_view(stream,
+		                             stream_query_qualify(text_argument(fcinfo, CREATE_QUERY)));
+		stream->query_view = true;
 		CommandCounterIncrement();
 	}
-	else
-		stream.source = PG_GETARG_OID(1);
 
-	stream_check_objects(&stream);
-	check_definition(&stream);
-	stream_lock(stream.stream_id, AccessExclusiveLock);
-	stream_insert(&stream);
-	pin_start_positions(&stream, &options);
+	stream_check_objects(stream);
+	sink_create_objects(stream);
+	CommandCounterIncrement();
+	check_definition(stream);
+	stream_lock(stream->stream_id, AccessExclusiveLock);
+	stream_insert(stream);
+	pin_start_positions(stream, &options);
 	if (start)
-		start_at_commit(&stream);
+		start_at_commit(stream);
 	PG_RETURN_VOID();
 }
 
@@ -293,6 +330,7 @@ kafka_start_stream(PG_FUNCTION_ARGS)
 		stream = stop_and_lock(name, false, false);
 		stream_check_objects(stream);
 		pin_start_positions(stream, &options);
+		sink_reset_objects(stream);
 	}
 	check_definition(stream);
 	start_at_commit(stream);
@@ -325,21 +363,35 @@ kafka_alter_stream(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("kafka.alter_stream()");
 	stream = stop_and_lock(name, false, false);
 	if (!PG_ARGISNULL(7))
+	{
+		if (OidIsValid(stream->foreach_batch))
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			                errmsg("stream \"%s\" has no target", stream->name),
+			                errdetail("It calls a procedure with every batch.")));
 		stream->target = PG_GETARG_OID(7);
+	}
 	stream_check_objects(stream);
 	previous_topic_table = stream_query_topic_table(stream->source);
 	if (!PG_ARGISNULL(1))
-		stream->max_offsets_per_trigger = limit_argument(PG_GETARG_DATUM(1), 0);
+		stream->max_offsets_per_trigger =
+		    limit_argument("max_offsets_per_trigger", PG_GETARG_DATUM(1), 0);
 	if (trigger != NULL)
-		stream->trigger = choice("trigger", trigger, "processing_time", "available_now")
-		                      ? TRIGGER_AVAILABLE_NOW
-		                      : TRIGGER_PROCESSING_TIME;
+		stream->trigger =
+		    choice_argument("trigger", trigger, "processing_time", "available_now")
+		        ? TRIGGER_AVAILABLE_NOW
+		        : TRIGGER_PROCESSING_TIME;
 	if (!PG_ARGISNULL(3))
 		stream->trigger_interval_ms = interval_argument_ms(PG_GETARG_DATUM(3));
 	if (on_conflict != NULL)
-		stream->ignore_conflicts = choice("on_conflict", on_conflict, "error", "ignore");
+		stream->ignore_conflicts =
+		    choice_argument("on_conflict", on_conflict, "error", "ignore");
 	if (on_error != NULL)
-		(void) choice("on_error", on_error, "stop", NULL);
+		stream->on_error = on_error_argument(on_error);
+	if (!PG_ARGISNULL(8))
+		stream->max_errors = limit_argument("max_errors", PG_GETARG_DATUM(8), 0);
+	if (!PG_ARGISNULL(9))
+		stream->max_errors_per_batch =
+		    limit_argument("max_errors_per_batch", PG_GETARG_DATUM(9), 0);
 	if (query != NULL)
 	{
 		stream->source = stream_create_query_view(stream, stream_query_qualify(query));
@@ -351,6 +403,8 @@ kafka_alter_stream(PG_FUNCTION_ARGS)
 			                errdetail("The checkpoint of stream \"%s\" is about \"%s\".",
 			                          stream->name, get_rel_name(previous_topic_table)),
 			                errhint("Create another stream.")));
+		sink_alter_objects(stream);
+		CommandCounterIncrement();
 	}
 	check_definition(stream);
 	stream_update(stream);
@@ -370,6 +424,7 @@ kafka_reset_stream(PG_FUNCTION_ARGS)
 	stream = stop_and_lock(name, false, false);
 	stream_check_objects(stream);
 	pin_start_positions(stream, &options);
+	sink_reset_objects(stream);
 	if (runs_here(stream))
 		start_at_commit(stream);
 	PG_RETURN_VOID();
@@ -387,6 +442,9 @@ kafka_drop_stream(PG_FUNCTION_ARGS)
 	if (stream == NULL)
 		ereport(NOTICE, (errmsg("stream \"%s\" does not exist, skipping", name)));
 	else
+	{
+		sink_drop_objects(stream);
 		stream_delete(stream);
+	}
 	PG_RETURN_VOID();
 }

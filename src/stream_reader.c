@@ -13,9 +13,7 @@
 
 #include "stream_reader.h"
 
-#include "miscadmin.h"
 #include "progress.h"
-#include "utils/memutils.h"
 
 /* with a limit per partition: messages taken from the queue at once */
 #define FETCH_AT_ONCE 1000
@@ -164,16 +162,10 @@ check_checkpoint(StreamReader *reader)
 		         "Offsets of one cluster mean nothing in another. Use kafka.reset_stream to "
 		         "start in the new one.")));
 
-	low = palloc0(sizeof(KafkaPartitionOffset) * checkpoint->count);
-	high = palloc0(sizeof(KafkaPartitionOffset) * checkpoint->count);
-	for (int i = 0; i < checkpoint->count; i++)
-	{
-		low[i].partition = high[i].partition = i;
-		low[i].timestamp_ms = KAFKA_OFFSET_EARLIEST;
-		high[i].timestamp_ms = KAFKA_OFFSET_LATEST;
-	}
-	kafka_consumer_lookup_offsets(reader->consumer, low, checkpoint->count);
-	kafka_consumer_lookup_offsets(reader->consumer, high, checkpoint->count);
+	low = kafka_consumer_lookup_range(reader->consumer, 0, checkpoint->count,
+	                                  KAFKA_OFFSET_EARLIEST);
+	high = kafka_consumer_lookup_range(reader->consumer, 0, checkpoint->count,
+	                                   KAFKA_OFFSET_LATEST);
 	for (int i = 0; i < checkpoint->count; i++)
 	{
 		int64 next_offset = checkpoint->positions[i].next_offset;
@@ -219,13 +211,8 @@ stream_reader_find_new_partitions(StreamReader *reader, int *count)
 	*count = reader->stream->trigger == TRIGGER_AVAILABLE_NOW ? 0 : available - known;
 	if (*count == 0)
 		return NULL;
-	positions = palloc0(sizeof(KafkaPartitionOffset) * *count);
-	for (int i = 0; i < *count; i++)
-	{
-		positions[i].partition = known + i;
-		positions[i].timestamp_ms = KAFKA_OFFSET_EARLIEST;
-	}
-	kafka_consumer_lookup_offsets(reader->consumer, positions, *count);
+	positions =
+	    kafka_consumer_lookup_range(reader->consumer, known, *count, KAFKA_OFFSET_EARLIEST);
 	return positions;
 }
 
@@ -539,4 +526,20 @@ stream_reader_report(StreamReader *reader)
 			progress_set_partition(i, reader->checkpoint->positions[i].next_offset, low, high,
 			                       -1);
 	}
+}
+
+bool
+stream_reader_caught_up(StreamReader *reader)
+{
+	if (reader->held->count > 0 || reader->batch->count > 0)
+		return false;
+	for (int i = 0; i < reader->checkpoint->count; i++)
+	{
+		int64 next_offset = reader->checkpoint->positions[i].next_offset;
+
+		if (reader->end_seen[i] < 0 || next_offset < reader->end_seen[i] ||
+		    next_offset < stream_reader_high_watermark(reader, i))
+			return false;
+	}
+	return true;
 }

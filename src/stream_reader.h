@@ -74,6 +74,9 @@ extern bool stream_reader_gather(StreamReader *reader);
 /* available_now: every partition has reached its end. */
 extern bool stream_reader_at_end(const StreamReader *reader);
 
+/* All that is in the topic, as far as Kafka has told us, is committed. */
+extern bool stream_reader_caught_up(StreamReader *reader);
+
 /* Positions and watermarks into shared memory. */
 extern void stream_reader_report(StreamReader *reader);
 

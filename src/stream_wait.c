@@ -7,18 +7,13 @@
  */
 #include "compat.h"
 
-#include "access/xact.h"
 #include "checkpoint.h"
-#include "fmgr.h"
+#include "event_time.h"
 #include "function_arguments.h"
-#include "kafka_consumer.h"
-#include "miscadmin.h"
 #include "progress.h"
-#include "stream.h"
 #include "stream_query.h"
 #include "topic_schema.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(kafka_process_all_available);
@@ -36,13 +31,7 @@ topic_end(const Stream *stream, const TopicSchema *schema, int *count)
 	KafkaPartitionOffset *ends;
 
 	*count = kafka_consumer_partition_count(consumer);
-	ends = palloc0(sizeof(KafkaPartitionOffset) * *count);
-	for (int i = 0; i < *count; i++)
-	{
-		ends[i].partition = i;
-		ends[i].timestamp_ms = KAFKA_OFFSET_LATEST;
-	}
-	kafka_consumer_lookup_offsets(consumer, ends, *count);
+	ends = kafka_consumer_lookup_range(consumer, 0, *count, KAFKA_OFFSET_LATEST);
 	kafka_consumer_close(consumer);
 	return ends;
 }
@@ -78,6 +67,7 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 	TopicSchema *schema;
 	KafkaPartitionOffset *ends;
 	TimestampTz deadline;
+	TimestampTz closing = DT_NOBEGIN; /* watermark when all had been read */
 	int count;
 
 	require_argument(fcinfo, 1, "timeout");
@@ -113,8 +103,16 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 		checkpoint = checkpoint_load(stream->name, schema->topic);
 
 		behind = partitions_behind(checkpoint, ends, count, &messages);
+		/* windows that the last messages have closed are still to come out */
 		if (behind == 0)
-			break;
+		{
+			StreamWatermark watermark = watermark_load(stream->name);
+
+			if (closing == DT_NOBEGIN)
+				closing = watermark.watermark;
+			if (watermark.previous >= closing)
+				break;
+		}
 		if (stream->failed)
 			stream_raise_failure(stream);
 		if (!stream->enabled || !stream->started_here)

@@ -31,6 +31,10 @@ static const OptionWord format_words[] = {{"json", TOPIC_FORMAT_JSON},
                                           {"bytea", TOPIC_FORMAT_BYTEA},
                                           {"csv", TOPIC_FORMAT_CSV}};
 
+static const OptionWord key_format_words[] = {{"text", KEY_FORMAT_TEXT},
+                                              {"json", KEY_FORMAT_JSON},
+                                              {"bytea", KEY_FORMAT_BYTEA}};
+
 static const OptionWord unknown_field_words[] = {{"ignore", UNKNOWN_FIELD_IGNORE},
                                                  {"error", UNKNOWN_FIELD_ERROR}};
 
@@ -51,11 +55,11 @@ static const OptionWord epoch_words[] = {{"s", EPOCH_SECONDS},
                                          {"ms", EPOCH_MILLISECONDS},
                                          {"us", EPOCH_MICROSECONDS}};
 
-static const char *const table_option_names[] = {"topic",      "format",    "unknown_field",
-                                                 "null_value", "delimiter", "quote",
-                                                 "escape",     "null"};
+static const char *const table_option_names[] = {"topic",         "format",     "key_format",
+                                                 "unknown_field", "null_value", "delimiter",
+                                                 "quote",         "escape",     "null"};
 
-static const char *const column_option_names[] = {"path", "metadata", "epoch"};
+static const char *const column_option_names[] = {"path", "key", "metadata", "epoch"};
 
 pg_noreturn static void
 unknown_option(const char *name, const char *of_what, const char *const *valid_names,
@@ -166,6 +170,7 @@ topic_options_read_table(List *options, TopicSchema *schema)
 
 	schema->topic = NULL;
 	schema->format = TOPIC_FORMAT_JSON;
+	schema->key_format = KEY_FORMAT_TEXT;
 	schema->unknown_field = UNKNOWN_FIELD_IGNORE;
 	schema->null_value = NULL_VALUE_ROW;
 	schema->csv_delimiter = ',';
@@ -179,6 +184,9 @@ topic_options_read_table(List *options, TopicSchema *schema)
 			schema->topic = read_topic(option);
 		else if (strcmp(option->defname, "format") == 0)
 			schema->format = read_word(option, format_words, lengthof(format_words));
+		else if (strcmp(option->defname, "key_format") == 0)
+			schema->key_format =
+			    read_word(option, key_format_words, lengthof(key_format_words));
 		else if (strcmp(option->defname, "unknown_field") == 0)
 			schema->unknown_field =
 			    read_word(option, unknown_field_words, lengthof(unknown_field_words));
@@ -221,6 +229,17 @@ topic_options_read_table(List *options, TopicSchema *schema)
 	check_csv_options(schema);
 }
 
+/* "true" is the whole key, "false" as without the option, all else a path into it. */
+static void
+read_key(DefElem *option, TopicColumn *column)
+{
+	const char *value = defGetString(option);
+
+	column->has_key = strcmp(value, "false") != 0;
+	if (column->has_key && strcmp(value, "true") != 0)
+		column->key_path_length = topic_path_parse(value, &column->key_path);
+}
+
 void
 topic_options_read_column(List *options, TopicColumn *column)
 {
@@ -230,6 +249,9 @@ topic_options_read_column(List *options, TopicColumn *column)
 	column->source = COLUMN_FROM_FIELD;
 	column->path = NULL;
 	column->path_length = 0;
+	column->has_key = false;
+	column->key_path = NULL;
+	column->key_path_length = 0;
 	column->epoch = EPOCH_NONE;
 	foreach (cell, options)
 	{
@@ -237,6 +259,8 @@ topic_options_read_column(List *options, TopicColumn *column)
 
 		if (strcmp(option->defname, "path") == 0)
 			column->path_length = topic_path_parse(defGetString(option), &column->path);
+		else if (strcmp(option->defname, "key") == 0)
+			read_key(option, column);
 		else if (strcmp(option->defname, "metadata") == 0)
 		{
 			column->source = read_word(option, metadata_words, lengthof(metadata_words));
@@ -248,10 +272,13 @@ topic_options_read_column(List *options, TopicColumn *column)
 			unknown_option(option->defname, "table's column", column_option_names,
 			               lengthof(column_option_names));
 	}
-	if (metadata != NULL && (column->path != NULL || column->epoch != EPOCH_NONE))
+	if (metadata != NULL &&
+	    (column->path != NULL || column->has_key || column->epoch != EPOCH_NONE))
 		ereport(ERROR,
 		        (errcode(ERRCODE_SYNTAX_ERROR),
-		         errmsg("option \"metadata\" excludes options \"path\" and \"epoch\""),
+		         errmsg("option \"metadata\" excludes options \"path\", \"key\" and \"epoch\""),
 		         errdetail("A column is filled from the message's metadata or from a field of "
-		                   "its value.")));
+		                   "its value or key.")));
+	if (column->has_key && column->path == NULL)
+		column->source = COLUMN_FROM_DECODED_KEY;
 }

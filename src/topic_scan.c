@@ -185,7 +185,9 @@ begin_scan(ForeignScanState *node, int eflags)
 	    topic_row_maker_create(node->ss.ss_currentRelation, state->schema,
 	                           list_nth(plan->fdw_private, PRIVATE_WANTED_COLUMNS),
 	                           state->batch ? state->batch->defaults : NIL, &node->ss.ps);
-	if (state->batch == NULL)
+	if (state->batch != NULL)
+		state->batch->wanted = list_nth(plan->fdw_private, PRIVATE_WANTED_COLUMNS);
+	else
 		state->bounds = topic_bounds_prepare(plan->fdw_exprs, plan->scan.scanrelid,
 		                                     state->schema, &node->ss.ps);
 }
@@ -239,13 +241,20 @@ next_row_of_batch(ForeignScanState *node)
 		int index = state->next++;
 		bool is_row;
 
+		if (batch->excluded != NULL && batch->excluded[index])
+			continue;
+		if (batch->without_tombstones && batch->messages[index].value == NULL)
+			continue;
 		batch->current = index;
 		batch->decoding = true;
 		is_row = topic_row_make_sampled(state->row_maker, &batch->messages[index], slot,
 		                                &batch->decode_us);
 		batch->decoding = false;
 		if (is_row)
+		{
+			topic_scan_set_index(slot, index);
 			break;
+		}
 		CHECK_FOR_INTERRUPTS();
 	}
 	return slot;

@@ -11,6 +11,7 @@
 
 #include "postgres.h"
 #include "nodes/execnodes.h"
+#include "storage/itemptr.h"
 #include "kafka_consumer.h"
 
 /* Value of a column whose field is missing in a message (not null: missing). */
@@ -26,14 +27,35 @@ typedef struct TopicScanBatch
 	Oid topic_table;
 	const KafkaMessage *messages;
 	int count;
-	int current;     /* out: index of the message being decoded or
+	int current;          /* out: index of the message being decoded or
 								 * last returned; -1 before the first */
-	bool decoding;   /* out: true while "current" is being decoded */
-	List *defaults;  /* of TopicColumnDefault *; overrides the topic
+	bool decoding;        /* out: true while "current" is being decoded */
+	List *defaults;       /* of TopicColumnDefault *; overrides the topic
 								 * table's own column defaults never, comes after them */
-	int64 decode_us; /* out: time spent decoding, estimated from samples; added
+	int64 decode_us;      /* out: time spent decoding, estimated from samples; added
 								 * to what is here */
+	const bool *excluded; /* by index: messages to leave out; NULL: none */
+	List *wanted;         /* out: numbers of the columns that the scan decodes; belongs to the
+	                       * plan */
+	bool without_tombstones; /* messages without a value make no rows, whatever the
+								 * topic table's option null_value says */
 } TopicScanBatch;
+
+/*
+ * The rows of a batch carry the index of their message in the system column
+ * ctid, by which a query can be made to say which message a row comes from.
+ */
+static inline void
+topic_scan_set_index(TupleTableSlot *slot, int index)
+{
+	ItemPointerSet(&slot->tts_tid, index, FirstOffsetNumber);
+}
+
+static inline int
+topic_scan_get_index(ItemPointer row)
+{
+	return (int) ItemPointerGetBlockNumberNoCheck(row);
+}
 
 /*
  * Sets (or, with NULL, clears) the batch.  The caller keeps ownership and

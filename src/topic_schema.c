@@ -106,16 +106,39 @@ check_metadata_type(const TopicColumn *column)
 	}
 }
 
+/* The option "key" of a column against the table's key_format. */
+static void
+check_key(const TopicSchema *schema, const TopicColumn *column)
+{
+	if (column->key_path != NULL && schema->key_format != KEY_FORMAT_JSON)
+		ereport(ERROR,
+		        (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+		         errmsg("column \"%s\" has a path in option \"key\", which is for key_format "
+		                "\"json\" only",
+		                column->name),
+		         errhint("Set the topic table's option \"key_format\" to \"json\", or the "
+		                 "column's option \"key\" to \"true\" if it is the whole key.")));
+	if (schema->key_format == KEY_FORMAT_BYTEA && getBaseType(column->type) != BYTEAOID)
+		ereport(
+		    ERROR,
+		    (errcode(ERRCODE_DATATYPE_MISMATCH),
+		     errmsg("column \"%s\" of a topic table with key_format \"bytea\" is of type %s",
+		            column->name, format_type_be(column->type)),
+		     errhint("Declare it as bytea, or set the option \"key_format\" to \"text\".")));
+}
+
 static void
 check_column(const TopicSchema *schema, const TopicColumn *column)
 {
 	Oid base_type = getBaseType(column->type);
 
-	if (column->source != COLUMN_FROM_FIELD)
+	if (column->source != COLUMN_FROM_FIELD && column->source != COLUMN_FROM_DECODED_KEY)
 	{
 		check_metadata_type(column);
 		return;
 	}
+	if (column->has_key)
+		check_key(schema, column);
 	if (column->epoch != EPOCH_NONE && base_type != TIMESTAMPTZOID &&
 	    base_type != TIMESTAMPOID && base_type != DATEOID)
 		ereport(ERROR,
@@ -128,7 +151,8 @@ check_column(const TopicSchema *schema, const TopicColumn *column)
 		                errmsg("column \"%s\" has option \"path\", which is for format "
 		                       "\"json\" only",
 		                       column->name)));
-	if (schema->format == TOPIC_FORMAT_BYTEA && base_type != BYTEAOID)
+	if (schema->format == TOPIC_FORMAT_BYTEA && column->source == COLUMN_FROM_FIELD &&
+	    base_type != BYTEAOID)
 		ereport(ERROR,
 		        (errcode(ERRCODE_DATATYPE_MISMATCH),
 		         errmsg("column \"%s\" of a topic table with format \"bytea\" is of type %s",
@@ -151,15 +175,17 @@ check_column_count(const TopicSchema *schema)
 		if (column->source != COLUMN_FROM_FIELD)
 			continue;
 		if (value_column != NULL)
-			ereport(ERROR,
-			        (errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-			         errmsg("topic table \"%s\" has more than one column for the value",
-			                get_rel_name(schema->relid)),
-			         errdetail("Columns \"%s\" and \"%s\" both have no option \"metadata\", "
-			                   "but a value in format \"%s\" is one piece.",
-			                   value_column->name, column->name,
-			                   schema->format == TOPIC_FORMAT_TEXT ? "text" : "bytea"),
-			         errhint("Set the option \"metadata\" of the others, or drop them.")));
+			ereport(
+			    ERROR,
+			    (errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+			     errmsg("topic table \"%s\" has more than one column for the value",
+			            get_rel_name(schema->relid)),
+			     errdetail("Columns \"%s\" and \"%s\" both have no option \"metadata\" or "
+			               "\"key\", but a value in format \"%s\" is one piece.",
+			               value_column->name, column->name,
+			               schema->format == TOPIC_FORMAT_TEXT ? "text" : "bytea"),
+			     errhint(
+			         "Set the option \"metadata\" or \"key\" of the others, or drop them.")));
 		value_column = column;
 	}
 }
@@ -175,6 +201,13 @@ is_our_wrapper(Oid wrapper_id)
 	return handler != NULL && OidIsValid(extension_schema) &&
 	       get_func_namespace(wrapper->fdwhandler) == extension_schema &&
 	       strcmp(handler, "topic_scan_handler") == 0;
+}
+
+bool
+topic_schema_is_topic_table(Oid relid)
+{
+	return get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE &&
+	       is_our_wrapper(GetForeignServer(GetForeignTable(relid)->serverid)->fdwid);
 }
 
 static void

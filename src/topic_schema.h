@@ -23,8 +23,9 @@ typedef enum TopicFormat
 
 typedef enum TopicColumnSource
 {
-	COLUMN_FROM_FIELD, /* a field of the value; text, bytea: all of it */
-	COLUMN_FROM_TOPIC, /* the rest: metadata */
+	COLUMN_FROM_FIELD,       /* a field of the value; text, bytea: all of it */
+	COLUMN_FROM_DECODED_KEY, /* the message key, or a field of it */
+	COLUMN_FROM_TOPIC,       /* the rest: metadata */
 	COLUMN_FROM_PARTITION,
 	COLUMN_FROM_OFFSET,
 	COLUMN_FROM_TIMESTAMP,
@@ -49,6 +50,14 @@ typedef enum TopicUnknownField
 	UNKNOWN_FIELD_ERROR
 } TopicUnknownField;
 
+/* Option key_format: how columns with the option "key" are read from message keys */
+typedef enum TopicKeyFormat
+{
+	KEY_FORMAT_TEXT,
+	KEY_FORMAT_JSON,
+	KEY_FORMAT_BYTEA
+} TopicKeyFormat;
+
 /* Option null_value: what a null value (tombstone) is in append mode */
 typedef enum TopicNullValue
 {
@@ -68,6 +77,9 @@ typedef struct TopicColumn
 	char **path; /* steps below the value: names, or array
 								 * indexes as decimal digits */
 	int path_length;
+	bool has_key;    /* option key; with a path as well: for tombstones only */
+	char **key_path; /* as path, below the message key; NULL: all of it */
+	int key_path_length;
 	TopicEpoch epoch;
 } TopicColumn;
 
@@ -77,6 +89,7 @@ typedef struct TopicSchema
 	Oid server_id;
 	char *topic;
 	TopicFormat format;
+	TopicKeyFormat key_format;
 	TopicUnknownField unknown_field;
 	TopicNullValue null_value;
 	char csv_delimiter;
@@ -98,6 +111,9 @@ extern void topic_schema_validate_column_options(List *options);
  * column whose options and type do not fit (they can't be seen together by the validator).
  */
 extern TopicSchema *topic_schema_load(Oid relid);
+
+/* Is it a foreign table of our wrapper, whatever the wrapper is called now? */
+extern bool topic_schema_is_topic_table(Oid relid);
 
 /* The topic table's column by attribute number, or NULL. */
 extern const TopicColumn *topic_schema_column(const TopicSchema *schema, AttrNumber attnum);

@@ -12,32 +12,21 @@
  */
 #include "compat.h"
 
-#include "worker.h"
 
-#include "access/xact.h"
 #include "catalog.h"
-#include "checkpoint.h"
 #include "common/pg_prng.h"
 #include "error_class.h"
-#include "foreign/foreign.h"
 #include "launcher.h"
 #include "micro_batch.h"
-#include "miscadmin.h"
 #include "pgstat.h"
-#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "progress.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "stream.h"
 #include "stream_query.h"
-#include "stream_reader.h"
 #include "tcop/tcopprot.h"
 #include "topic_schema.h"
-#include "utils/guc.h"
 #include "utils/inval.h"
-#include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -161,7 +150,7 @@ open_stream(int64 stream_id)
 	connection = kafka_connection_load(schema->server_id, stream->owner);
 	/* what is wrong with source, target or privileges shall show now, not with the first message */
 	MemoryContextSwitchTo(run->sink_context);
-	run->sink = append_sink_create(stream, run->topic_table);
+	run->sink = sink_create(stream, run->topic_table);
 	MemoryContextSwitchTo(run_context);
 	restore_identity(&saved);
 	PopActiveSnapshot();
@@ -322,6 +311,10 @@ run_stream(int64 stream_id)
 
 		if (run->stream->trigger == TRIGGER_AVAILABLE_NOW && stream_reader_at_end(reader))
 		{
+			if (run->sink->wants_batch_without_data != NULL &&
+			    run->sink->wants_batch_without_data(run->sink) &&
+			    !micro_batch_run_without_data(run))
+				return RUN_FINISHED;
 			finish_available_now(run);
 			return RUN_FINISHED;
 		}
@@ -337,12 +330,23 @@ run_stream(int64 stream_id)
 				next_trigger = now + run->stream->trigger_interval_ms * INT64CONST(1000);
 				continue;
 			}
+			if (stream_reader_caught_up(reader) &&
+			    run->sink->wants_batch_without_data != NULL &&
+			    run->sink->wants_batch_without_data(run->sink))
+			{
+				set_state(STREAM_RUNNING);
+				if (!micro_batch_run_without_data(run))
+					return RUN_FINISHED;
+				continue;
+			}
 			if (reader->in_trouble)
 			{
 				/* look soon whether server or user mapping has been mended */
 				if (!reported_trouble)
+				{
 					next_refresh = TimestampTzPlusMilliseconds(now, 1000);
-				report_trouble(run);
+					report_trouble(run);
+				}
 				reported_trouble = true;
 			}
 			else

@@ -161,3 +161,13 @@ def test_compression_and_large_messages(db, topic):
     db.process_all_available()
     assert values(db, "SELECT id, length(text) FROM target") == [
         (0, 4_000_000), (1, 4_000_000), (2, 6_000_000), (3, 3_000_000), (4, 4_000_000)]
+
+
+def test_metadata_alone_shows_any_message(db, topic):
+    """What can't be decoded can still be looked at."""
+    db.create_topic_table(topic, "id bigint, raw bytea OPTIONS (metadata 'value'), "
+                                 "o bigint OPTIONS (metadata 'offset')")
+    topic.produce(b"\xff no JSON", {"id": 1})
+    assert db.run("SELECT raw, o FROM topic ORDER BY o") == [(b"\xff no JSON", 0), (b'{"id": 1}', 1)]
+    with error("invalid byte sequence"):
+        db.run("SELECT id FROM topic")

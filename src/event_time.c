@@ -1,0 +1,486 @@
+/*-------------------------------------------------------------------------
+ *
+ * event_time.c
+ *	  Watermarks of streams, and windows of event time.
+ *
+ * Which rows are late and which groups are done is decided by SQL that
+ * sink_aggregate.c builds from what is here.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "compat.h"
+
+#include "event_time.h"
+
+#include "access/table.h"
+#include "catalog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "common/int.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parsetree.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rangetypes.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+
+PG_FUNCTION_INFO_V1(kafka_sliding_window);
+PG_FUNCTION_INFO_V1(kafka_session_window);
+
+AttrNumber
+event_time_column(Oid topic_table, const char *watermark_column)
+{
+	AttrNumber attnum = get_attnum(topic_table, watermark_column);
+
+	if (attnum <= 0)
+		ereport(ERROR,
+		        (errcode(ERRCODE_UNDEFINED_COLUMN),
+		         errmsg("watermark_column \"%s\" does not exist", watermark_column),
+		         errdetail("Topic table \"%s\" has no such column.", get_rel_name(topic_table)),
+		         errhint("Name the column of the topic table that has the event time.")));
+	if (get_atttype(topic_table, attnum) != TIMESTAMPTZOID)
+		ereport(ERROR,
+		        (errcode(ERRCODE_DATATYPE_MISMATCH),
+		         errmsg("watermark_column \"%s\" is not of type timestamp with time zone",
+		                watermark_column),
+		         errdetail("Its type is %s.", format_type_be(get_atttype(topic_table, attnum))),
+		         errhint("Change the type of the topic table's column; its option \"epoch\" "
+		                 "makes timestamps of numbers.")));
+	return attnum;
+}
+
+/* --- windows --- */
+
+/*
+ * What a column stands for, through sub-selects, CTEs, views and joins:
+ * *query becomes the query to which the returned expression belongs.
+ */
+static Node *
+resolve_column(Query **query, Node *node)
+{
+	for (;;)
+	{
+		Var *var = (Var *) node;
+		RangeTblEntry *entry;
+		TargetEntry *target;
+		ListCell *cell;
+
+		if (!IsA(node, Var) || var->varlevelsup != 0 || var->varattno <= 0)
+			return node;
+		entry = rt_fetch(var->varno, (*query)->rtable);
+		if (entry->rtekind == RTE_SUBQUERY)
+			*query = flatten_query_aliases(copyObject(entry->subquery));
+		else if (entry->rtekind == RTE_RELATION && entry->relkind == RELKIND_VIEW)
+		{
+			Relation view = table_open(entry->relid, AccessShareLock);
+
+			*query = flatten_query_aliases(copyObject(get_view_query(view)));
+			table_close(view, NoLock);
+		}
+		else if (entry->rtekind == RTE_CTE && entry->ctelevelsup == 0)
+		{
+			Query *below = NULL;
+
+			foreach (cell, (*query)->cteList)
+			{
+				CommonTableExpr *cte = lfirst_node(CommonTableExpr, cell);
+
+				if (strcmp(cte->ctename, entry->ctename) == 0 && IsA(cte->ctequery, Query))
+					below = castNode(Query, cte->ctequery);
+			}
+			if (below == NULL)
+				return node;
+			*query = flatten_query_aliases(copyObject(below));
+		}
+		else
+			return node;
+		target = get_tle_by_resno((*query)->targetList, var->varattno);
+		if (target == NULL)
+			return node;
+		node = (Node *) target->expr;
+	}
+}
+
+static bool
+is_event_time(Query *query, Node *node, Oid topic_table, AttrNumber attnum)
+{
+	Node *column = resolve_column(&query, node);
+	RangeTblEntry *entry;
+
+	if (!IsA(column, Var) || ((Var *) column)->varlevelsup != 0)
+		return false;
+	entry = rt_fetch(((Var *) column)->varno, query->rtable);
+	return entry->rtekind == RTE_RELATION && entry->relid == topic_table &&
+	       ((Var *) column)->varattno == attnum;
+}
+
+/* A constant that doesn't depend on settings, as the parser leaves it. */
+static Const *
+constant_argument(FuncExpr *call, int number)
+{
+	Node *argument = list_nth(call->args, number);
+
+	if (!IsA(argument, Const) || ((Const *) argument)->constisnull)
+		return NULL;
+	return (Const *) argument;
+}
+
+static bool
+is_window_function(Oid function, const char *name)
+{
+	return get_func_namespace(function) == get_namespace_oid("kafka", true) &&
+	       strcmp(get_func_name(function), name) == 0;
+}
+
+static bool
+session_window_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, FuncExpr) &&
+	    is_window_function(((FuncExpr *) node)->funcid, "session_window"))
+		return true;
+	return expression_tree_walker(node, session_window_walker, context);
+}
+
+bool
+event_time_calls_session_window(Query *query, Node *expression)
+{
+	return session_window_walker(resolve_column(&query, expression), NULL);
+}
+
+bool
+event_time_find_window(Query *query, Node *expression, Oid topic_table,
+                       const char *watermark_column, EventWindow *window)
+{
+	AttrNumber attnum = event_time_column(topic_table, watermark_column);
+	Node *node = resolve_column(&query, expression);
+	FuncExpr *call;
+
+	/* the only column of a function in FROM */
+	if (IsA(node, Var) && ((Var *) node)->varlevelsup == 0)
+	{
+		RangeTblEntry *entry = rt_fetch(((Var *) node)->varno, query->rtable);
+
+		if (entry->rtekind == RTE_FUNCTION && list_length(entry->functions) == 1 &&
+		    ((Var *) node)->varattno == 1)
+			node = ((RangeTblFunction *) linitial(entry->functions))->funcexpr;
+	}
+	if (is_event_time(query, node, topic_table, attnum))
+	{
+		window->kind = WINDOW_INSTANT;
+		return true;
+	}
+	if (!IsA(node, FuncExpr))
+		return false;
+	call = (FuncExpr *) node;
+	if (call->funcid == F_DATE_BIN_INTERVAL_TIMESTAMPTZ_TIMESTAMPTZ)
+	{
+		Const *size = constant_argument(call, 0);
+
+		if (size == NULL || !is_event_time(query, lsecond(call->args), topic_table, attnum))
+			return false;
+		/* date_bin refuses months and takes days for 24 hours */
+		window->kind = WINDOW_TUMBLING;
+		window->size_us = DatumGetIntervalP(size->constvalue)->time +
+		                  DatumGetIntervalP(size->constvalue)->day * USECS_PER_DAY;
+		return true;
+	}
+	if (is_window_function(call->funcid, "sliding_window") &&
+	    is_event_time(query, linitial(call->args), topic_table, attnum))
+	{
+		window->kind = WINDOW_RANGE;
+		return true;
+	}
+	if (is_window_function(call->funcid, "session_window") &&
+	    is_event_time(query, linitial(call->args), topic_table, attnum))
+	{
+		window->kind = WINDOW_SESSION;
+		return true;
+	}
+	return false;
+}
+
+AttrNumber
+event_time_output(Oid source, Oid topic_table, const char *watermark_column)
+{
+	AttrNumber attnum = event_time_column(topic_table, watermark_column);
+	AttrNumber found = InvalidAttrNumber;
+	Relation view;
+	Query *query;
+	ListCell *cell;
+
+	if (source == topic_table)
+		return attnum;
+	view = table_open(source, AccessShareLock);
+	query = flatten_query_aliases(copyObject(get_view_query(view)));
+	table_close(view, NoLock);
+	foreach (cell, query->targetList)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, cell);
+
+		if (!entry->resjunk && found == InvalidAttrNumber &&
+		    is_event_time(query, (Node *) entry->expr, topic_table, attnum))
+			found = entry->resno;
+	}
+	return found;
+}
+
+char *
+event_window_end(const EventWindow *window, const char *key)
+{
+	switch (window->kind)
+	{
+		case WINDOW_TUMBLING:
+			return psprintf("(%s + '%lld microseconds'::interval)", key,
+			                (long long) window->size_us);
+		case WINDOW_RANGE:
+		case WINDOW_SESSION:
+			return psprintf("upper(%s)", key);
+		default:
+			return pstrdup(key);
+	}
+}
+
+char *
+event_window_closed(const EventWindow *window, const char *key, const char *time)
+{
+	/* with the key alone on the left, for the index */
+	if (window->kind == WINDOW_TUMBLING)
+		return psprintf("%s <= (%s - '%lld microseconds'::interval)", key, time,
+		                (long long) window->size_us);
+	return psprintf("%s <= %s", event_window_end(window, key), time);
+}
+
+/* --- kafka.sliding_window(timestamptz, size, slide, origin) --- */
+
+typedef struct SlidingWindows
+{
+	TypeCacheEntry *range_type;
+	TimestampTz start; /* of the last one */
+	int64 size;
+	int64 slide;
+	int64 count;
+} SlidingWindows;
+
+static int64
+fixed_interval_us(const Interval *interval, const char *name)
+{
+	int64 result;
+
+	if (interval->month != 0)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("%s of a window must not contain months or years", name),
+		                errdetail("Their length differs.")));
+	if (pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &result) ||
+	    pg_add_s64_overflow(result, interval->time, &result) || result <= 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("%s of a window must be greater than zero", name)));
+	return result;
+}
+
+Datum
+kafka_sliding_window(PG_FUNCTION_ARGS)
+{
+	FuncCallContext *context;
+	SlidingWindows *windows;
+
+	if (SRF_IS_FIRSTCALL())
+	{
+		TimestampTz timestamp = PG_GETARG_TIMESTAMPTZ(0);
+		TimestampTz origin = PG_GETARG_TIMESTAMPTZ(3);
+		MemoryContext old_context;
+		int64 offset;
+
+		context = SRF_FIRSTCALL_INIT();
+		old_context = MemoryContextSwitchTo(context->multi_call_memory_ctx);
+		windows = palloc0(sizeof(SlidingWindows));
+		windows->range_type = lookup_type_cache(TSTZRANGEOID, TYPECACHE_RANGE_INFO);
+		windows->size = fixed_interval_us(PG_GETARG_INTERVAL_P(1), "size");
+		windows->slide = fixed_interval_us(PG_GETARG_INTERVAL_P(2), "slide");
+		if (windows->slide > windows->size)
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			                errmsg("slide of a window must not be greater than its size"),
+			                errdetail("Times between two windows would be in none.")));
+		if (TIMESTAMP_NOT_FINITE(timestamp) || TIMESTAMP_NOT_FINITE(origin) ||
+		    pg_sub_s64_overflow(timestamp, origin, &offset))
+			ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+			                errmsg("timestamp out of range")));
+		offset %= windows->slide;
+		if (offset < 0)
+			offset += windows->slide;
+		windows->start = timestamp - offset;
+		/* windows that started earlier and have not ended at the timestamp */
+		windows->count = (windows->size - offset + windows->slide - 1) / windows->slide;
+		context->user_fctx = windows;
+		MemoryContextSwitchTo(old_context);
+	}
+	context = SRF_PERCALL_SETUP();
+	windows = context->user_fctx;
+	if (context->call_cntr < windows->count)
+	{
+		/* earliest first */
+		int64 back = (windows->count - 1 - (int64) context->call_cntr) * windows->slide;
+		RangeBound lower = {.inclusive = true, .lower = true};
+		RangeBound upper = {0};
+
+		CHECK_FOR_INTERRUPTS();
+		lower.val = TimestampTzGetDatum(windows->start - back);
+		upper.val = TimestampTzGetDatum(windows->start - back + windows->size);
+		if (!IS_VALID_TIMESTAMP(windows->start - back) ||
+		    !IS_VALID_TIMESTAMP(windows->start - back + windows->size))
+			ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+			                errmsg("timestamp out of range")));
+		SRF_RETURN_NEXT(context, RangeTypePGetDatum(
+		                             make_range_value(windows->range_type, &lower, &upper)));
+	}
+	SRF_RETURN_DONE(context);
+}
+
+/* --- kafka.session_window(timestamptz, gap) --- */
+
+/* The session of one message alone; sink_aggregate_sessions.c joins those that overlap. */
+Datum
+kafka_session_window(PG_FUNCTION_ARGS)
+{
+	TimestampTz timestamp = PG_GETARG_TIMESTAMPTZ(0);
+	TypeCacheEntry *range_type = lookup_type_cache(TSTZRANGEOID, TYPECACHE_RANGE_INFO);
+	RangeBound lower = {.inclusive = true, .lower = true};
+	RangeBound upper = {0};
+	TimestampTz end;
+
+	if (TIMESTAMP_NOT_FINITE(timestamp) ||
+	    pg_add_s64_overflow(timestamp, fixed_interval_us(PG_GETARG_INTERVAL_P(1), "gap"),
+	                        &end) ||
+	    !IS_VALID_TIMESTAMP(end))
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+		                errmsg("timestamp out of range")));
+	lower.val = TimestampTzGetDatum(timestamp);
+	upper.val = TimestampTzGetDatum(end);
+	PG_RETURN_RANGE_P(make_range_value(range_type, &lower, &upper));
+}
+
+/* --- watermarks --- */
+
+static TimestampTz
+timestamp_or_none(HeapTuple row, TupleDesc descriptor, int column)
+{
+	bool isnull;
+	Datum value = SPI_getbinval(row, descriptor, column, &isnull);
+
+	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
+}
+
+StreamWatermark
+watermark_load(const char *stream)
+{
+	StreamWatermark watermark = {DT_NOBEGIN, DT_NOBEGIN, DT_NOBEGIN, 0};
+	CatalogAccess access;
+	Oid types[1] = {TEXTOID};
+	Datum values[1] = {CStringGetTextDatum(stream)};
+
+	catalog_begin(&access);
+	if (catalog_execute(SPI_OK_SELECT,
+	                    "SELECT watermark, previous_watermark, max_event_time, late_rows"
+	                    " FROM kafka.stream_watermark WHERE stream = $1",
+	                    1, types, values, NULL) > 0)
+	{
+		HeapTuple row = SPI_tuptable->vals[0];
+		TupleDesc descriptor = SPI_tuptable->tupdesc;
+		bool isnull;
+
+		watermark.watermark = timestamp_or_none(row, descriptor, 1);
+		watermark.previous = timestamp_or_none(row, descriptor, 2);
+		watermark.max_event_time = timestamp_or_none(row, descriptor, 3);
+		watermark.late_rows = DatumGetInt64(SPI_getbinval(row, descriptor, 4, &isnull));
+	}
+	catalog_end(&access);
+	return watermark;
+}
+
+void
+watermark_store(const char *stream, const StreamWatermark *watermark)
+{
+	CatalogAccess access;
+	Oid types[5] = {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID};
+	Datum values[5] = {CStringGetTextDatum(stream), TimestampTzGetDatum(watermark->watermark),
+	                   TimestampTzGetDatum(watermark->previous),
+	                   TimestampTzGetDatum(watermark->max_event_time),
+	                   Int64GetDatum(watermark->late_rows)};
+
+	char nulls[6] = "     ";
+
+	if (TIMESTAMP_IS_NOBEGIN(watermark->watermark))
+		nulls[1] = 'n';
+	if (TIMESTAMP_IS_NOBEGIN(watermark->previous))
+		nulls[2] = 'n';
+	if (TIMESTAMP_IS_NOBEGIN(watermark->max_event_time))
+		nulls[3] = 'n';
+	catalog_begin(&access);
+	catalog_execute(SPI_OK_INSERT,
+	                "INSERT INTO kafka.stream_watermark AS w (stream, watermark,"
+	                " previous_watermark, max_event_time, late_rows)"
+	                " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (stream) DO UPDATE"
+	                " SET watermark = excluded.watermark,"
+	                " previous_watermark = excluded.previous_watermark,"
+	                " max_event_time = excluded.max_event_time, late_rows = excluded.late_rows",
+	                5, types, values, nulls);
+	catalog_end(&access);
+}
+
+void
+watermark_delete(const char *stream)
+{
+	CatalogAccess access;
+	Oid types[1] = {TEXTOID};
+	Datum values[1] = {CStringGetTextDatum(stream)};
+
+	catalog_begin(&access);
+	catalog_execute(SPI_OK_DELETE, "DELETE FROM kafka.stream_watermark WHERE stream = $1", 1,
+	                types, values, NULL);
+	catalog_end(&access);
+}
+
+char *
+watermark_statement(const Stream *stream, Oid topic_table)
+{
+	char *column = pstrdup(quote_identifier(stream->watermark_column));
+
+	(void) event_time_column(topic_table, stream->watermark_column);
+	return psprintf(
+	    "SELECT max(t.%s) FROM %s t WHERE isfinite(t.%s)", column,
+	    quote_qualified_identifier(get_namespace_name(get_rel_namespace(topic_table)),
+	                               get_rel_name(topic_table)),
+	    column);
+}
+
+void
+watermark_advance(StreamWatermark *watermark, SPIPlanPtr plan, const Interval *delay)
+{
+	Datum values[2] = {(Datum) 0, (Datum) 0};
+	TimestampTz newest;
+	TimestampTz candidate;
+	int result;
+
+	watermark->previous = watermark->watermark;
+	if (plan == NULL)
+		return;
+	result = SPI_execute_plan(plan, values, "nn", true, 0);
+	if (result != SPI_OK_SELECT)
+		elog(ERROR, "could not read the batch's event times: %s",
+		     SPI_result_code_string(result));
+	newest = timestamp_or_none(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	SPI_freetuptable(SPI_tuptable);
+	if (newest <= watermark->max_event_time)
+		return;
+	watermark->max_event_time = newest;
+	candidate = DatumGetTimestampTz(DirectFunctionCall2(
+	    timestamptz_mi_interval, TimestampTzGetDatum(newest), IntervalPGetDatum(delay)));
+	watermark->watermark = Max(watermark->watermark, candidate);
+}

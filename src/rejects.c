@@ -1,0 +1,130 @@
+/*-------------------------------------------------------------------------
+ *
+ * rejects.c
+ *	  The messages of a batch that on_error keeps out of it.
+ *
+ * A batch with many bad messages must not be tried again for each of them.
+ * Most are bad because they can't be decoded, and decoding has no effects: so
+ * after a first such error the rest of the batch is decoded for its errors
+ * alone, in subtransactions that end at each error, and then written without
+ * the bad ones.  Errors that come later (constraints, triggers) are found by
+ * micro_batch.c, by halves.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "compat.h"
+
+#include "rejects.h"
+
+#include "access/xact.h"
+#include "decode.h"
+#include "error_class.h"
+#include "miscadmin.h"
+#include "topic_schema.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+Rejects *
+rejects_create(int message_count, int64 allowed)
+{
+	Rejects *rejects = palloc0(sizeof(Rejects));
+
+	rejects->allowed = allowed;
+	rejects->excluded = palloc0(sizeof(bool) * Max(message_count, 1));
+	rejects->errors = palloc0(sizeof(ErrorData *) * Max(message_count, 1));
+	return rejects;
+}
+
+bool
+rejects_allow_more(const Rejects *rejects)
+{
+	return rejects->count < rejects->allowed;
+}
+
+void
+rejects_add(Rejects *rejects, int index, ErrorData *error)
+{
+	Assert(!rejects->excluded[index]);
+	rejects->excluded[index] = true;
+	rejects->errors[index] = error;
+	rejects->count++;
+}
+
+/*
+ * Decodes messages from "first" on until one fails; returns its index, or
+ * "last".  The error is copied into the caller's memory context.
+ */
+static int
+decode_until_error(const TopicSchema *schema, const Bitmapset *wanted,
+                   const KafkaMessage *messages, int first, int last, const bool *excluded,
+                   ErrorData **error)
+{
+	MemoryContext caller_context = CurrentMemoryContext;
+	ResourceOwner caller_owner = CurrentResourceOwner;
+	int natts = schema->tuple_descriptor->natts;
+	int volatile index = first;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		/* in the subtransaction's memory, freed with it */
+		Decoder *decoder = decoder_create(schema, wanted);
+		Datum *values = palloc(sizeof(Datum) * natts);
+		bool *nulls = palloc(sizeof(bool) * natts);
+		MemoryContext row_context =
+		    AllocSetContextCreate(CurrentMemoryContext, "kafka row being checked",
+		                          ALLOCSET_DEFAULT_SIZES);
+
+		MemoryContextSwitchTo(row_context);
+		for (; index < last; index++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (excluded[index])
+				continue;
+			MemoryContextReset(row_context);
+			(void) decode_message(decoder, &messages[index], values, nulls, NULL);
+		}
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller_context);
+		*error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller_context);
+	CurrentResourceOwner = caller_owner;
+	return index;
+}
+
+int
+rejects_add_undecodable(Rejects *rejects, Oid topic_table, List *wanted,
+                        const KafkaMessage *messages, int first, int last)
+{
+	TopicSchema *schema = topic_schema_load(topic_table);
+	Bitmapset *wanted_set = NULL;
+	int added = 0;
+	ListCell *cell;
+
+	if (wanted == NIL)
+		return 0; /* nothing is decoded */
+	foreach (cell, wanted)
+		wanted_set = bms_add_member(wanted_set, lfirst_int(cell));
+
+	while (rejects_allow_more(rejects))
+	{
+		ErrorData *error = NULL;
+
+		first = decode_until_error(schema, wanted_set, messages, first, last, rejects->excluded,
+		                           &error);
+		if (error == NULL)
+			break;
+		if (classify_error(error) != ERROR_OF_MESSAGE)
+			ReThrowError(error);
+		rejects_add(rejects, first, error);
+		added++;
+	}
+	return added;
+}

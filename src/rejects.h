@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * rejects.h
+ *	  The messages of a batch that on_error keeps out of it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef REJECTS_H
+#define REJECTS_H
+
+#include "postgres.h"
+#include "kafka_consumer.h"
+#include "nodes/pg_list.h"
+
+/* Live in the memory context current at creation. */
+typedef struct Rejects
+{
+	int count;
+	int64 allowed;      /* how many there may be */
+	bool *excluded;     /* by index of the message */
+	ErrorData **errors; /* by index */
+} Rejects;
+
+/* For a batch of so many messages, none of them rejected. */
+extern Rejects *rejects_create(int message_count, int64 allowed);
+
+/* May another message be rejected? */
+extern bool rejects_allow_more(const Rejects *rejects);
+
+/* Rejects a message; takes the error over. */
+extern void rejects_add(Rejects *rejects, int index, ErrorData *error);
+
+/*
+ * Rejects all of the messages [first, last) that can't be decoded, as far as
+ * allowed, and returns their number.  wanted: the columns that matter, as
+ * the scan told (TopicScanBatch.wanted).  Needs a transaction, in which the current user is
+ * the stream's owner; leaves nothing in it.  Errors that are not a message's are raised.
+ */
+extern int rejects_add_undecodable(Rejects *rejects, Oid topic_table, List *wanted,
+                                   const KafkaMessage *messages, int first, int last);
+
+#endif /* REJECTS_H */

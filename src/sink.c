@@ -1,0 +1,85 @@
+/*-------------------------------------------------------------------------
+ *
+ * sink.c
+ *	  Which sink a stream has.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "compat.h"
+
+#include "sink.h"
+
+#include "event_time.h"
+#include "sink_aggregate.h"
+#include "sink_append.h"
+#include "sink_deduplicate.h"
+#include "sink_procedure.h"
+#include "sink_upsert.h"
+#include "stream_query.h"
+#include "stream_state.h"
+
+/* Is there a result to be kept up to date, rather than rows to be handed on? */
+static bool
+has_groups(const Stream *stream)
+{
+	return !OidIsValid(stream->foreach_batch) && stream_query_aggregates(stream->source);
+}
+
+Sink *
+sink_create(const Stream *stream, Oid topic_table)
+{
+	if (stream->mode != MODE_UPDATE)
+		upsert_refuse_options(stream);
+	if (OidIsValid(stream->foreach_batch))
+		return procedure_sink_create(stream, topic_table);
+	stream_query_check_mode(stream);
+	if (has_groups(stream))
+		return aggregate_sink_create(stream, topic_table);
+	if (stream->deduplicate_by != NIL)
+		return deduplicate_sink_create(stream, topic_table);
+	if (stream->mode == MODE_UPDATE)
+		return upsert_sink_create(stream, topic_table);
+	return append_sink_create(stream, topic_table);
+}
+
+void
+sink_create_objects(const Stream *stream)
+{
+	Oid topic_table = stream_query_topic_table(stream->source);
+
+	if (OidIsValid(stream->foreach_batch))
+		return;
+	stream_query_check_mode(stream);
+	if (has_groups(stream))
+		aggregate_sink_create_state(stream, topic_table);
+	else if (stream->deduplicate_by != NIL)
+		stream_state_create(stream, deduplicate_state_definition(stream));
+}
+
+void
+sink_alter_objects(const Stream *stream)
+{
+	/* a state that has something in it stays; sink_create() says whether it will do */
+	if (!stream_state_is_empty(stream))
+	{
+		if (!has_groups(stream) && stream->deduplicate_by == NIL)
+			stream_state_refuse(stream, "The query does not aggregate any more.");
+		return;
+	}
+	sink_drop_objects(stream);
+	sink_create_objects(stream);
+}
+
+void
+sink_drop_objects(const Stream *stream)
+{
+	if (OidIsValid(stream_state_find(stream)))
+		stream_state_drop(stream);
+}
+
+void
+sink_reset_objects(const Stream *stream)
+{
+	stream_state_clear(stream);
+	watermark_delete(stream->name);
+}

@@ -1,0 +1,264 @@
+/*-------------------------------------------------------------------------
+ *
+ * sink_statements.c
+ *	  A sink that keeps a state: runs its statements with the watermark of the batch.
+ *
+ * With a watermark a batch drops what was late already when the last one ran, and
+ * closes windows by the one that is valid now.  So a message that comes
+ * with the first batch after the watermark has moved is still taken in.
+ *
+ * What the statements are is left to sink_aggregate_sql.c and sink_deduplicate.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "compat.h"
+
+#include "sink_statements.h"
+
+#include "access/relation.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "event_time.h"
+#include "executor/spi.h"
+#include "stream_query.h"
+#include "storage/bufmgr.h"
+#include "stream_state.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#define MAX_PLANS 5
+
+/* plan anew when the target has grown by so much */
+#define PLANNED_SIZE_FACTOR 4
+
+typedef struct StatementSink
+{
+	Sink sink; /* must be first */
+	const Stream *stream;
+	bool waits_for_watermark;
+	StreamWatermark watermark; /* as of the last batch */
+	char *state_name;
+
+	/* the plans that there are, all of which must be valid */
+	SPIPlanPtr plans[MAX_PLANS];
+	BlockNumber
+	    planned_size; /* of the target: plans made for a small one are bad for a large one */
+	int plan_count;
+	SPIPlanPtr newest; /* event time of a batch; NULL without a watermark */
+	SPIPlanPtr merge;
+	SPIPlanPtr write;
+	SPIPlanPtr forget;
+	MemoryContextCallback free_plans;
+} StatementSink;
+
+static void
+free_plans(void *argument)
+{
+	StatementSink *sink = argument;
+
+	for (int i = 0; i < sink->plan_count; i++)
+		(void) SPI_freeplan(sink->plans[i]);
+}
+
+/*
+ * What statements are planned and run with: names mean those of pg_catalog,
+ * images of rows are exact.  Compiling them would cost more than it saves, but the
+ * planner takes every batch for a large one.
+ */
+static int
+begin_settings(void)
+{
+	static const char *const settings[][2] = {{"search_path", "pg_catalog, pg_temp"},
+	                                          {"jit", "off"},
+	                                          {"extra_float_digits", "1"}};
+	int guc_nest_level = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+		                         GUC_ACTION_SAVE, true, 0, false);
+	return guc_nest_level;
+}
+
+/* Blocks of the target, 0 when it can't be said. */
+static BlockNumber
+target_size(const Stream *stream)
+{
+	Relation target = try_relation_open(stream->target, AccessShareLock);
+	BlockNumber size = 0;
+
+	if (target == NULL)
+		return 0;
+	if (RELKIND_HAS_STORAGE(target->rd_rel->relkind))
+		size = RelationGetNumberOfBlocks(target);
+	relation_close(target, NoLock);
+	return size;
+}
+
+/* A plan with the parameters that all statements have; its privileges are checked now. */
+static SPIPlanPtr
+prepare(StatementSink *sink, const char *statement)
+{
+	Oid types[2] = {TIMESTAMPTZOID, TIMESTAMPTZOID};
+	SPIPlanPtr plan;
+	CachedPlan *cached;
+	ListCell *cell;
+
+	if (statement == NULL)
+		return NULL;
+	plan = SPI_prepare_cursor(statement, lengthof(types), types, CURSOR_OPT_GENERIC_PLAN);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", statement,
+		     SPI_result_code_string(SPI_result));
+	SPI_keepplan(plan);
+	Assert(sink->plan_count < MAX_PLANS);
+	sink->plans[sink->plan_count++] = plan;
+
+	cached = GetCachedPlan(linitial(SPI_plan_get_plan_sources(plan)), NULL,
+	                       CurrentResourceOwner, NULL);
+	foreach (cell, cached->stmt_list)
+		check_plan_permissions(lfirst_node(PlannedStmt, cell));
+	ReleaseCachedPlan(cached, CurrentResourceOwner);
+	return plan;
+}
+
+/* Runs one of the statements, and adds its two numbers to the batch's. */
+static void
+run(SPIPlanPtr plan, const StreamWatermark *watermark, SinkBatch *batch)
+{
+	Datum values[2] = {TimestampTzGetDatum(watermark->previous),
+	                   TimestampTzGetDatum(watermark->watermark)};
+	bool isnull;
+	int result;
+
+	if (plan == NULL)
+		return;
+	result = SPI_execute_plan(plan, values, NULL, false, 0);
+	if (result != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not write the batch: %s", SPI_result_code_string(result));
+	batch->output_rows +=
+	    DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	batch->late_rows +=
+	    DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static bool
+statement_sink_is_stale(Sink *self)
+{
+	StatementSink *sink = (StatementSink *) self;
+
+	for (int i = 0; i < sink->plan_count; i++)
+		if (!SPI_plan_is_valid(sink->plans[i]))
+			return true;
+	return target_size(sink->stream) / PLANNED_SIZE_FACTOR > sink->planned_size;
+}
+
+static void
+statement_sink_write(Sink *self, SinkBatch *batch)
+{
+	StatementSink *sink = (StatementSink *) self;
+	bool has_data = batch->messages->count > 0;
+	int guc_nest_level = begin_settings();
+	/* not from memory: an attempt before this one may have been rolled back */
+	StreamWatermark watermark = {DT_NOBEGIN, DT_NOBEGIN, DT_NOBEGIN, 0};
+
+	if (sink->newest != NULL)
+		watermark = watermark_load(sink->stream->name);
+	SPI_connect();
+	topic_scan_set_batch(batch->messages);
+	if (has_data)
+		run(sink->merge, &watermark, batch);
+	run(sink->write, &watermark, batch);
+	run(sink->forget, &watermark, batch);
+	if (sink->newest != NULL)
+	{
+		watermark.late_rows += batch->late_rows;
+		watermark_advance(&watermark, has_data ? sink->newest : NULL,
+		                  sink->stream->watermark_delay);
+		if (!sink->waits_for_watermark)
+			watermark.previous = watermark.watermark;
+	}
+	topic_scan_set_batch(NULL);
+	SPI_finish();
+	if (sink->newest != NULL)
+		watermark_store(sink->stream->name, &watermark);
+	sink->watermark = watermark;
+	if (!TIMESTAMP_IS_NOBEGIN(watermark.watermark))
+		batch->watermark = watermark.watermark;
+	AtEOXact_GUC(true, guc_nest_level);
+}
+
+static bool
+statement_sink_wants_batch_without_data(Sink *self)
+{
+	StatementSink *sink = (StatementSink *) self;
+
+	return sink->watermark.watermark > sink->watermark.previous;
+}
+
+static void
+explain_plan(StringInfo text, const char *label, SPIPlanPtr plan)
+{
+	CachedPlanSource *source;
+
+	if (plan == NULL)
+		return;
+	source = linitial(SPI_plan_get_plan_sources(plan));
+	appendStringInfo(text, "%s: %s\n", label, source->query_string);
+}
+
+static void
+statement_sink_explain(Sink *self, StringInfo text)
+{
+	StatementSink *sink = (StatementSink *) self;
+
+	appendStringInfo(text, "State table: %s\n", sink->state_name);
+	explain_plan(text, "Batch into state", sink->merge);
+	explain_plan(text, "State into target", sink->write);
+	explain_plan(text, "Closed windows", sink->forget);
+	explain_plan(text, "Event time", sink->newest);
+}
+
+Sink *
+statement_sink_create(const Stream *stream, Oid topic_table, const SinkStatements *statements,
+                      bool waits_for_watermark)
+{
+	StatementSink *sink = palloc0(sizeof(StatementSink));
+	int guc_nest_level = begin_settings();
+
+	stream_query_check_server_usage(topic_table);
+	sink->sink.is_stale = statement_sink_is_stale;
+	sink->sink.write = statement_sink_write;
+	sink->sink.wants_batch_without_data = statement_sink_wants_batch_without_data;
+	sink->sink.explain = statement_sink_explain;
+	sink->stream = stream;
+	sink->waits_for_watermark = waits_for_watermark;
+	sink->state_name = stream_state_name(stream);
+	sink->free_plans.func = free_plans;
+	sink->free_plans.arg = sink;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, &sink->free_plans);
+
+	/* an empty table is planned for as one of ten pages, too */
+	sink->planned_size = Max(target_size(stream), 4);
+	SPI_connect();
+	sink->merge = prepare(sink, statements->merge);
+	sink->write = prepare(sink, statements->write);
+	sink->forget = prepare(sink, statements->forget);
+	if (stream->watermark_column != NULL)
+		sink->newest = prepare(sink, watermark_statement(stream, topic_table));
+	/* never run: it is no longer valid once a view of the user's is another one */
+	(void) prepare(sink, psprintf("SELECT FROM %s",
+	                              quote_qualified_identifier(
+	                                  get_namespace_name(get_rel_namespace(stream->source)),
+	                                  get_rel_name(stream->source))));
+	SPI_finish();
+	if (stream->watermark_column != NULL)
+		sink->watermark = watermark_load(stream->name);
+	AtEOXact_GUC(true, guc_nest_level);
+	return &sink->sink;
+}

@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * sink_statements.h
+ *	  A sink that keeps a state: runs its statements with the watermark of the batch.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SINK_STATEMENTS_H
+#define SINK_STATEMENTS_H
+
+#include "sink.h"
+
+/*
+ * Each returns one row of two bigints, the rows written to the target and the input rows
+ * that were too late, and has the parameters $1, the watermark by which rows are late,
+ * and $2, the one by which windows are closed (timestamptz; -infinity: none).
+ * NULL: nothing to be done.
+ */
+typedef struct SinkStatements
+{
+	char *merge;  /* puts a batch into the state */
+	char *write;  /* writes to the target what the state has for it */
+	char *forget; /* removes what is done with from the state */
+} SinkStatements;
+
+/*
+ * A sink that runs these, in this order; without data all but the first.
+ * waits_for_watermark: there is something to do when the watermark has moved,
+ * if the stream has one.  Raises what parse analysis raises, and
+ * ERRCODE_INSUFFICIENT_PRIVILEGE.
+ */
+extern Sink *statement_sink_create(const Stream *stream, Oid topic_table,
+                                   const SinkStatements *statements, bool waits_for_watermark);
+
+#endif /* SINK_STATEMENTS_H */

@@ -1,0 +1,113 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_query_text.c
+ *	  Queries and expressions as SQL text, with every name qualified.
+ *
+ * A query is stored as a view: PostgreSQL itself keeps its names resolved and
+ * its dependencies tracked.  What a query may be is left to stream_query.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "compat.h"
+
+#include "stream_query.h"
+
+#include "catalog/pg_operator.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/analyze.h"
+#include "rewrite/rewriteHandler.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/ruleutils.h"
+#include "utils/syscache.h"
+
+/* --- analysis and qualification of a query given as text --- */
+
+char *
+stream_query_qualify(const char *query_text)
+{
+	List *statements = pg_parse_query(query_text);
+	List *queries;
+	Query *query;
+
+	if (list_length(statements) != 1)
+		ereport(ERROR,
+		        (errcode(ERRCODE_SYNTAX_ERROR),
+		         errmsg("query of a stream must be a single SELECT"),
+		         errdetail("The text contains %d statements.", list_length(statements))));
+	if (!IsA(linitial_node(RawStmt, statements)->stmt, SelectStmt))
+		ereport(
+		    ERROR,
+		    (errcode(ERRCODE_SYNTAX_ERROR), errmsg("query of a stream must be a single SELECT"),
+		     errhint("A stream inserts what its query selects; it runs no other statement.")));
+
+	queries = pg_analyze_and_rewrite_fixedparams(linitial_node(RawStmt, statements), query_text,
+	                                             NULL, 0, NULL);
+	/* analysed again, without rewriting: views shall stay views in the stored text */
+	query = parse_analyze_fixedparams(linitial_node(RawStmt, pg_parse_query(query_text)),
+	                                  query_text, NULL, 0, NULL);
+	if (list_length(queries) != 1 || query->commandType != CMD_SELECT || query->utilityStmt)
+		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
+		                errmsg("query of a stream must be a single SELECT")));
+	if (query->hasModifyingCTE)
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("data-modifying statements in WITH are not supported in a stream"),
+		         errhint("Use a trigger on the target table for further writes.")));
+
+	return stream_query_deparse(query);
+}
+
+/* With only pg_catalog visible, the deparser qualifies all other names. */
+static int
+begin_deparse(void)
+{
+	int guc_nest_level = NewGUCNestLevel();
+
+	(void) set_config_option("search_path", "pg_catalog", PGC_USERSET, PGC_S_SESSION,
+	                         GUC_ACTION_SAVE, true, 0, false);
+	return guc_nest_level;
+}
+
+char *
+stream_query_deparse(Query *query)
+{
+	int guc_nest_level = begin_deparse();
+	char *text = pg_get_querydef(query, false);
+
+	AtEOXact_GUC(true, guc_nest_level);
+	return text;
+}
+
+char *
+stream_query_deparse_expression(Node *expression, Oid table, const char *alias)
+{
+	int guc_nest_level = begin_deparse();
+	char *text = deparse_expression(expression, deparse_context_for(alias, table), true, false);
+
+	AtEOXact_GUC(true, guc_nest_level);
+	return text;
+}
+
+char *
+stream_query_operator(Oid operator_id)
+{
+	HeapTuple tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator_id));
+	Form_pg_operator form;
+	char *name;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", operator_id);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	name = psprintf("OPERATOR(%s.%s)", quote_identifier(get_namespace_name(form->oprnamespace)),
+	                NameStr(form->oprname));
+	ReleaseSysCache(tuple);
+	return name;
+}
+
+char *
+stream_query_equality(Oid type)
+{
+	return stream_query_operator(lookup_type_cache(type, TYPECACHE_EQ_OPR)->eq_opr);
+}
