@@ -340,6 +340,16 @@ CREATE FUNCTION kafka.combine_states(aggregate regprocedure, state bytea, other 
 COMMENT ON FUNCTION kafka.combine_states(regprocedure, bytea, bytea) IS
     'the state of an aggregate over the rows of two states together';
 
+CREATE FUNCTION kafka.combine_next_state(state bytea, aggregate regprocedure, other bytea) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'kafka_combine_next_state' LANGUAGE C STABLE CALLED ON NULL INPUT;
+COMMENT ON FUNCTION kafka.combine_next_state(bytea, regprocedure, bytea) IS
+    'the step of kafka.combined_state';
+
+CREATE AGGREGATE kafka.combined_state(aggregate regprocedure, state bytea) (
+    SFUNC = kafka.combine_next_state, STYPE = bytea);
+COMMENT ON AGGREGATE kafka.combined_state(regprocedure, bytea) IS
+    'the state of an aggregate over the rows of all these states together';
+
 CREATE FUNCTION kafka.final_value(aggregate regprocedure, state bytea, result anyelement) RETURNS anyelement
     AS 'MODULE_PATHNAME', 'kafka_final_value' LANGUAGE C STABLE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.final_value(regprocedure, bytea, anyelement) IS
@@ -355,6 +365,11 @@ CREATE FUNCTION kafka.sliding_window("timestamp" timestamptz, size interval, sli
     AS 'MODULE_PATHNAME', 'kafka_sliding_window' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 5;
 COMMENT ON FUNCTION kafka.sliding_window(timestamptz, interval, interval, timestamptz) IS
     'the windows [start, end) of a size that start every slide, counted from origin, to which a timestamp belongs';
+
+CREATE FUNCTION kafka.session_window("timestamp" timestamptz, gap interval) RETURNS tstzrange
+    AS 'MODULE_PATHNAME', 'kafka_session_window' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION kafka.session_window(timestamptz, interval) IS
+    '[timestamp, timestamp + gap); in GROUP BY of a stream in append mode: the session [first, last + gap) of timestamps less than gap apart';
 
 ---------------------------------------------------------------------------
 -- Status

@@ -7,6 +7,7 @@
  */
 #include "compat.h"
 
+#include "function_arguments.h"
 
 #include "common/int.h"
 #include "utils/array.h"

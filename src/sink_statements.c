@@ -33,7 +33,7 @@
 
 #define MAX_PLANS 5
 
-/* plan anew when the target has grown by so much */
+/* plan anew when the target or the state has grown by so much */
 #define PLANNED_SIZE_FACTOR 4
 
 typedef struct StatementSink
@@ -46,8 +46,9 @@ typedef struct StatementSink
 
 	/* the plans that there are, all of which must be valid */
 	SPIPlanPtr plans[MAX_PLANS];
-	BlockNumber
-	    planned_size; /* of the target: plans made for a small one are bad for a large one */
+	/* plans made for small tables are bad for large ones */
+	BlockNumber planned_target_size;
+	BlockNumber planned_state_size;
 	int plan_count;
 	SPIPlanPtr newest; /* event time of a batch; NULL without a watermark */
 	SPIPlanPtr merge;
@@ -84,18 +85,18 @@ begin_settings(void)
 	return guc_nest_level;
 }
 
-/* Blocks of the target, 0 when it can't be said. */
+/* Blocks of a table, 0 when it can't be said. */
 static BlockNumber
-target_size(const Stream *stream)
+table_size(Oid relid)
 {
-	Relation target = try_relation_open(stream->target, AccessShareLock);
+	Relation table = OidIsValid(relid) ? try_relation_open(relid, AccessShareLock) : NULL;
 	BlockNumber size = 0;
 
-	if (target == NULL)
+	if (table == NULL)
 		return 0;
-	if (RELKIND_HAS_STORAGE(target->rd_rel->relkind))
-		size = RelationGetNumberOfBlocks(target);
-	relation_close(target, NoLock);
+	if (RELKIND_HAS_STORAGE(table->rd_rel->relkind))
+		size = RelationGetNumberOfBlocks(table);
+	relation_close(table, NoLock);
 	return size;
 }
 
@@ -155,7 +156,9 @@ statement_sink_is_stale(Sink *self)
 	for (int i = 0; i < sink->plan_count; i++)
 		if (!SPI_plan_is_valid(sink->plans[i]))
 			return true;
-	return target_size(sink->stream) / PLANNED_SIZE_FACTOR > sink->planned_size;
+	return table_size(sink->stream->target) / PLANNED_SIZE_FACTOR > sink->planned_target_size ||
+	       table_size(stream_state_find(sink->stream)) / PLANNED_SIZE_FACTOR >
+	           sink->planned_state_size;
 }
 
 static void
@@ -244,7 +247,8 @@ statement_sink_create(const Stream *stream, Oid topic_table, const SinkStatement
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &sink->free_plans);
 
 	/* an empty table is planned for as one of ten pages, too */
-	sink->planned_size = Max(target_size(stream), 4);
+	sink->planned_target_size = Max(table_size(stream->target), 4);
+	sink->planned_state_size = Max(table_size(stream_state_find(stream)), 4);
 	SPI_connect();
 	sink->merge = prepare(sink, statements->merge);
 	sink->write = prepare(sink, statements->write);

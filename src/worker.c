@@ -12,6 +12,7 @@
  */
 #include "compat.h"
 
+#include "worker.h"
 
 #include "catalog.h"
 #include "common/pg_prng.h"
