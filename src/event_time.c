@@ -155,6 +155,44 @@ event_time_calls_session_window(Query *query, Node *expression)
 	return session_window_walker(resolve_column(&query, expression), NULL);
 }
 
+/* --- sizes of windows --- */
+
+/* more windows for one row are surely a mistake */
+#define MOST_SLIDING_WINDOWS 10000
+
+static int64
+fixed_interval_us(const Interval *interval, const char *name)
+{
+	int64 result;
+
+	if (interval->month != 0)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("%s of a window must not contain months or years", name),
+		                errdetail("Their length differs.")));
+	if (pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &result) ||
+	    pg_add_s64_overflow(result, interval->time, &result) || result <= 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("%s of a window must be greater than zero", name)));
+	return result;
+}
+
+static void
+sliding_interval_us(const Interval *size, const Interval *slide, int64 *size_us,
+                    int64 *slide_us)
+{
+	*size_us = fixed_interval_us(size, "size");
+	*slide_us = fixed_interval_us(slide, "slide");
+	if (*slide_us > *size_us)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("slide of a window must not be greater than its size"),
+		                errdetail("Times between two windows would be in none.")));
+	if (*size_us / *slide_us > MOST_SLIDING_WINDOWS)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("slide of a window is too small for its size"),
+		                errdetail("Each row would be in %lld windows; at most %d are allowed.",
+		                          (long long) (*size_us / *slide_us), MOST_SLIDING_WINDOWS)));
+}
+
 bool
 event_time_find_window(Query *query, Node *expression, Oid topic_table,
                        const char *watermark_column, EventWindow *window)
@@ -184,17 +222,28 @@ event_time_find_window(Query *query, Node *expression, Oid topic_table,
 	{
 		Const *size = constant_argument(call, 0);
 
-		if (size == NULL || !is_event_time(query, lsecond(call->args), topic_table, attnum))
+		/* an origin that moves would make other windows in every batch */
+		if (size == NULL || constant_argument(call, 2) == NULL ||
+		    !is_event_time(query, lsecond(call->args), topic_table, attnum))
 			return false;
-		/* date_bin refuses months and takes days for 24 hours */
 		window->kind = WINDOW_TUMBLING;
-		window->size_us = DatumGetIntervalP(size->constvalue)->time +
-		                  DatumGetIntervalP(size->constvalue)->day * USECS_PER_DAY;
+		window->size_us = fixed_interval_us(DatumGetIntervalP(size->constvalue), "size");
 		return true;
 	}
 	if (is_window_function(call->funcid, "sliding_window") &&
 	    is_event_time(query, linitial(call->args), topic_table, attnum))
 	{
+		Const *size = constant_argument(call, 1);
+		Const *slide = constant_argument(call, 2);
+		int64 size_us;
+		int64 slide_us;
+
+		/* the default of origin is added by the planner, and constant */
+		if (size == NULL || slide == NULL ||
+		    (list_length(call->args) > 3 && constant_argument(call, 3) == NULL))
+			return false;
+		sliding_interval_us(DatumGetIntervalP(size->constvalue),
+		                    DatumGetIntervalP(slide->constvalue), &size_us, &slide_us);
 		window->kind = WINDOW_RANGE;
 		return true;
 	}
@@ -269,22 +318,6 @@ typedef struct SlidingWindows
 	int64 count;
 } SlidingWindows;
 
-static int64
-fixed_interval_us(const Interval *interval, const char *name)
-{
-	int64 result;
-
-	if (interval->month != 0)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("%s of a window must not contain months or years", name),
-		                errdetail("Their length differs.")));
-	if (pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &result) ||
-	    pg_add_s64_overflow(result, interval->time, &result) || result <= 0)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		                errmsg("%s of a window must be greater than zero", name)));
-	return result;
-}
-
 Datum
 kafka_sliding_window(PG_FUNCTION_ARGS)
 {
@@ -302,12 +335,8 @@ kafka_sliding_window(PG_FUNCTION_ARGS)
 		old_context = MemoryContextSwitchTo(context->multi_call_memory_ctx);
 		windows = palloc0(sizeof(SlidingWindows));
 		windows->range_type = lookup_type_cache(TSTZRANGEOID, TYPECACHE_RANGE_INFO);
-		windows->size = fixed_interval_us(PG_GETARG_INTERVAL_P(1), "size");
-		windows->slide = fixed_interval_us(PG_GETARG_INTERVAL_P(2), "slide");
-		if (windows->slide > windows->size)
-			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			                errmsg("slide of a window must not be greater than its size"),
-			                errdetail("Times between two windows would be in none.")));
+		sliding_interval_us(PG_GETARG_INTERVAL_P(1), PG_GETARG_INTERVAL_P(2), &windows->size,
+		                    &windows->slide);
 		if (TIMESTAMP_NOT_FINITE(timestamp) || TIMESTAMP_NOT_FINITE(origin) ||
 		    pg_sub_s64_overflow(timestamp, origin, &offset))
 			ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),

@@ -80,6 +80,10 @@ sink_drop_objects(const Stream *stream)
 void
 sink_reset_objects(const Stream *stream)
 {
-	stream_state_clear(stream);
+	/* a table that somebody has dropped is made anew */
+	if (OidIsValid(stream_state_find(stream)))
+		stream_state_clear(stream);
+	else
+		sink_create_objects(stream);
 	watermark_delete(stream->name);
 }

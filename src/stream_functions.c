@@ -246,13 +246,22 @@ stream_from_arguments(FunctionCallInfo fcinfo)
 		stream->watermark_delay = PG_GETARG_INTERVAL_P(CREATE_WATERMARK_DELAY);
 	if ((stream->watermark_column == NULL) != (stream->watermark_delay == NULL))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		                errmsg("watermark_column and watermark_delay must be given together")));
+		                errmsg("watermark_column and watermark_delay must be given together"),
+		                errhint("watermark_column is the column with the event time, "
+		                        "watermark_delay how late messages may be.")));
+	if (stream->watermark_delay != NULL &&
+	    (stream->watermark_delay->time < 0 || stream->watermark_delay->day < 0 ||
+	     stream->watermark_delay->month < 0))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("watermark_delay must not be negative"),
+		                errhint("It says how late messages may be, for example '10 min'.")));
 	stream->deduplicate_by = names_argument(fcinfo, CREATE_DEDUPLICATE_BY, "deduplicate_by");
 	stream->notify = text_argument(fcinfo, CREATE_NOTIFY);
 	if (stream->notify != NULL &&
 	    (stream->notify[0] == '\0' || strlen(stream->notify) >= NAMEDATALEN))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME),
-		                errmsg("invalid channel name \"%s\"", stream->notify)));
+		                errmsg("invalid channel name \"%s\"", stream->notify),
+		                errdetail("A name has from 1 to %d bytes.", NAMEDATALEN - 1)));
 
 	stream->owner = GetUserId();
 	if (!PG_ARGISNULL(CREATE_TARGET))

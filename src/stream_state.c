@@ -15,10 +15,14 @@
 #include "stream_state.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
 #include "commands/comment.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -61,6 +65,8 @@ stream_state_column(char *name, Oid type, int32 typmod, Oid collation, bool is_k
 void
 stream_state_create(const Stream *stream, const StateDefinition *definition)
 {
+	ObjectAddress table;
+	ObjectAddress extension;
 	CatalogAccess access;
 	StringInfoData columns;
 	StringInfoData keys;
@@ -114,6 +120,12 @@ stream_state_create(const Stream *stream, const StateDefinition *definition)
 	                         quote_identifier(GetUserNameFromId(stream->owner, false))),
 	                0, NULL, NULL, NULL);
 	catalog_end(&access);
+
+	/* DROP EXTENSION ... CASCADE shall take it along: it stands in the extension's schema */
+	CommandCounterIncrement();
+	ObjectAddressSet(table, RelationRelationId, stream_state_find(stream));
+	ObjectAddressSet(extension, ExtensionRelationId, get_extension_oid("kafka_ingest", false));
+	recordDependencyOn(&table, &extension, DEPENDENCY_NORMAL);
 }
 
 /* What is said of a state that is not the query's; NULL when it is. */

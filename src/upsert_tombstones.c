@@ -151,7 +151,7 @@ upsert_tombstones_collect(const TombstoneKey *key, TopicScanBatch *batch, Upsert
 
 	for (int i = 0; i < batch->count; i++)
 	{
-		if (batch->messages[i].value != NULL)
+		if (batch->messages[i].value != NULL || (batch->excluded != NULL && batch->excluded[i]))
 			continue;
 		if (key->problem != NULL)
 			report_problem(key, batch, i);
