@@ -99,6 +99,33 @@ worker_error_context(void *argument)
 /* --- opening --- */
 
 /*
+ * Looks for partitions that have been added to the topic, and stores their
+ * positions before anything is read from them.  False when the extension is
+ * gone.
+ */
+static bool
+take_up_new_partitions(StreamRun *run)
+{
+	MemoryContext run_context = CurrentMemoryContext;
+	KafkaPartitionOffset *added;
+	int added_count;
+
+	added = stream_reader_find_new_partitions(run->reader, &added_count);
+	if (added_count == 0)
+		return true;
+	ereport(LOG, (errmsg("kafka stream \"%s\" takes up %d new partition(s) of topic \"%s\"",
+	                     run->stream->name, added_count, run->topic)));
+	if (!micro_batch_begin_transaction(run->stream))
+		return false;
+	checkpoint_add_partitions(run->stream->name, run->topic, added, added_count);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(run_context);
+	stream_reader_add_partitions(run->reader, added, added_count);
+	pfree(added);
+	return true;
+}
+
+/*
  * Reads all that the stream needs, in one transaction that ends here; then
  * connects to Kafka.  NULL: the stream is not to be run.
  */
@@ -112,8 +139,6 @@ open_stream(int64 stream_id)
 	Stream *stream;
 	TopicSchema *schema;
 	OwnerIdentity saved;
-	KafkaPartitionOffset *added;
-	int added_count;
 
 	current_run = run;
 	SetCurrentStatementStartTimestamp();
@@ -163,17 +188,7 @@ open_stream(int64 stream_id)
 
 	pgstat_report_activity(STATE_IDLE, NULL);
 	run->reader = stream_reader_open(stream, run->topic, connection, checkpoint);
-	added = stream_reader_find_new_partitions(run->reader, &added_count);
-	if (added_count > 0)
-	{
-		if (!micro_batch_begin_transaction(stream))
-			return NULL;
-		checkpoint_add_partitions(stream->name, run->topic, added, added_count);
-		CommitTransactionCommand();
-		MemoryContextSwitchTo(run_context);
-		stream_reader_add_partitions(run->reader, added, added_count);
-	}
-	return run;
+	return take_up_new_partitions(run) ? run : NULL;
 }
 
 /* --- running --- */
@@ -186,8 +201,6 @@ static bool
 refresh(StreamRun *run)
 {
 	MemoryContext run_context = CurrentMemoryContext;
-	KafkaPartitionOffset *added;
-	int added_count;
 	bool exists;
 
 	if (!micro_batch_begin_transaction(run->stream))
@@ -203,20 +216,7 @@ refresh(StreamRun *run)
 		return true;
 	run->reader->in_trouble = false;
 
-	added = stream_reader_find_new_partitions(run->reader, &added_count);
-	if (added_count > 0)
-	{
-		ereport(LOG, (errmsg("kafka stream \"%s\" takes up %d new partition(s) of topic \"%s\"",
-		                     run->stream->name, added_count, run->topic)));
-		if (!micro_batch_begin_transaction(run->stream))
-			return false;
-		checkpoint_add_partitions(run->stream->name, run->topic, added, added_count);
-		CommitTransactionCommand();
-		MemoryContextSwitchTo(run_context);
-		stream_reader_add_partitions(run->reader, added, added_count);
-		pfree(added);
-	}
-	return true;
+	return take_up_new_partitions(run);
 }
 
 /* available_now: done.  The stream is stopped in the catalog, unless it was changed meanwhile. */
