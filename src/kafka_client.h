@@ -45,6 +45,15 @@ typedef struct KafkaReports
 	uint32 authentication_failures; /* ever */
 } KafkaReports;
 
+/* When to wake the library's threads: see kafka_flow.c. */
+typedef struct KafkaFlow
+{
+	size_t wake_after; /* bytes; 0: never */
+	size_t taken;      /* since the last time */
+	const char *username;
+	const char *password;
+} KafkaFlow;
+
 struct KafkaConsumer
 {
 	rd_kafka_t *client; /* NULL: closed */
@@ -65,6 +74,7 @@ struct KafkaConsumer
 	int taken_count;
 	int taken_next;
 
+	KafkaFlow flow;
 	KafkaReports reports;
 
 	MemoryContext context;
@@ -81,6 +91,13 @@ extern void kafka_message_batch_reserve(KafkaMessageBatch *batch, KafkaConsumer 
                                         int n);
 /* Releases the messages of all batches that were filled from a consumer. */
 extern void kafka_message_batches_release(KafkaConsumer *consumer);
+
+/* kafka_flow.c */
+
+/* Once, when the client has been created. */
+extern void kafka_flow_start(KafkaConsumer *consumer, const KafkaConnection *connection);
+/* Messages of so many bytes have been taken out of the fetch queue. */
+extern void kafka_flow_taken(KafkaConsumer *consumer, size_t bytes);
 
 /* kafka_report.c */
 extern void kafka_report_install(rd_kafka_conf_t *configuration, KafkaConsumer *consumer);

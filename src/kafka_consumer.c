@@ -212,6 +212,7 @@ kafka_consumer_open(const KafkaConnection *connection, const char *topic, Memory
 		                errdetail_internal("%s.", reason),
 		                errhint("Check the options of the server and of the user mapping.")));
 	}
+	kafka_flow_start(consumer, connection);
 	rd_kafka_set_log_queue(consumer->client, NULL);
 	consumer->topic = rd_kafka_topic_new(consumer->client, topic, NULL);
 	if (consumer->topic == NULL)
@@ -342,6 +343,7 @@ kafka_consumer_poll(KafkaConsumer *consumer, KafkaMessageBatch *batch, int max_m
                     size_t max_bytes, KafkaEvent *event)
 {
 	int appended = 0;
+	size_t bytes_before = batch->bytes;
 	bool empty = false;
 
 	event->type = KAFKA_EVENT_NONE;
@@ -356,6 +358,8 @@ kafka_consumer_poll(KafkaConsumer *consumer, KafkaMessageBatch *batch, int max_m
 			int at_most = Min(TAKE_AT_ONCE, max_messages - appended);
 			ssize_t taken;
 
+			kafka_flow_taken(consumer, batch->bytes - bytes_before);
+			bytes_before = batch->bytes;
 			kafka_message_batch_reserve(batch, consumer, at_most);
 			taken = rd_kafka_consume_batch_queue(consumer->fetch_queue, 0, consumer->taken,
 			                                     at_most);

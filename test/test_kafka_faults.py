@@ -202,6 +202,17 @@ def test_producers_at_work(db, topic):
         assert_exact(db, topic)
 
 
+def test_fetching_goes_on_when_the_queue_has_been_full(db, topic):
+    """librdkafka before 2.2 sleeps up to a second whenever its queue is full: here 200 times."""
+    db.run("ALTER SERVER broker OPTIONS (ADD queued_max_messages_kbytes '100', ADD fetch_message_max_bytes '50000')")
+    db.create_tables(topic)
+    padding = "x" * 1000
+    topic.produce_all({"value": {"id": number, "padding": padding}, "partition": number % 3}
+                      for number in range(20_000))
+    db.create_stream()
+    assert_exact(db, topic)
+
+
 def test_unreachable_broker_is_an_error_in_time(db):
     db.create_server("127.0.0.1:1", name="nowhere", socket_timeout_ms=1000)
     db.run("CREATE FOREIGN TABLE topic (id bigint) SERVER nowhere OPTIONS (topic 'x', format 'json')")
