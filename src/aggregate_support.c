@@ -21,6 +21,7 @@
 #include "nodes/makefuncs.h"
 #include "parser/parse_agg.h"
 #include "parser/parse_coerce.h"
+#include "privileges.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
@@ -379,12 +380,9 @@ aggregate_support_load(Oid aggregate, int input_count, const Oid *input_types, O
 {
 	AggregateSupport *support;
 	AggregateRows rows;
-	AclResult allowed;
 
 	open_aggregate(aggregate, &rows);
-	allowed = function_aclcheck(aggregate, GetUserId());
-	if (allowed != ACLCHECK_OK)
-		aclcheck_error(allowed, OBJECT_AGGREGATE, get_func_name(aggregate));
+	privileges_check_routine(aggregate);
 	InvokeFunctionExecuteHook(aggregate);
 	check_kind(aggregate, &rows);
 

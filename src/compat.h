@@ -29,7 +29,7 @@
 /* --- streams and sinks --- */
 
 #include "catalog/pg_foreign_server.h"
-#include "catalog/pg_proc.h"
+#include "catalog/pg_namespace.h"
 #include "executor/executor.h"
 #include "nodes/plannodes.h"
 #include "utils/acl.h"
@@ -37,24 +37,56 @@
 #if PG_VERSION_NUM >= 160000
 #define foreign_server_aclcheck(server_id, role_id, mode)                                      \
 	object_aclcheck(ForeignServerRelationId, server_id, role_id, mode)
-#define procedure_aclcheck(procedure_id, role_id)                                              \
-	object_aclcheck(ProcedureRelationId, procedure_id, role_id, ACL_EXECUTE)
+#define schema_aclcheck(schema_id, role_id, mode)                                              \
+	object_aclcheck(NamespaceRelationId, schema_id, role_id, mode)
 #else
-#define procedure_aclcheck(procedure_id, role_id)                                              \
-	pg_proc_aclcheck(procedure_id, role_id, ACL_EXECUTE)
+#define schema_aclcheck(schema_id, role_id, mode)                                              \
+	pg_namespace_aclcheck(schema_id, role_id, mode)
 #define foreign_server_aclcheck(server_id, role_id, mode)                                      \
 	pg_foreign_server_aclcheck(server_id, role_id, mode)
 #endif
 
-/* Raises an error when the current user lacks a privilege that the plan needs. */
-static inline void
-check_plan_permissions(PlannedStmt *plan)
+/* What a query does with a relation, as far as privileges matter. */
+typedef struct RelationAccess
 {
+	Oid relation;
+	Oid as_user; /* InvalidOid: the current one */
+	AclMode required;
+	/* columns, counted from FirstLowInvalidHeapAttributeNumber */
+	Bitmapset *selected;
+	Bitmapset *inserted;
+	Bitmapset *updated;
+} RelationAccess;
+
+/* What one level of an analyzed and rewritten query does: a list of RelationAccess *. */
+static inline List *
+query_relation_accesses(const Query *query)
+{
+	List *accesses = NIL;
+	ListCell *cell;
+
 #if PG_VERSION_NUM >= 160000
-	(void) ExecCheckPermissions(plan->rtable, plan->permInfos, true);
+	foreach (cell, query->rteperminfos)
+	{
+		RTEPermissionInfo *entry = lfirst_node(RTEPermissionInfo, cell);
 #else
-	(void) ExecCheckRTPerms(plan->rtable, true);
+	foreach (cell, query->rtable)
+	{
+		RangeTblEntry *entry = lfirst_node(RangeTblEntry, cell);
 #endif
+		RelationAccess *access = (RelationAccess *) palloc(sizeof(RelationAccess));
+
+		if (!OidIsValid(entry->relid) || entry->requiredPerms == 0)
+			continue;
+		access->relation = entry->relid;
+		access->as_user = entry->checkAsUser;
+		access->required = entry->requiredPerms;
+		access->selected = entry->selectedCols;
+		access->inserted = entry->insertedCols;
+		access->updated = entry->updatedCols;
+		accesses = lappend(accesses, access);
+	}
+	return accesses;
 }
 
 /* Runs a query to its end. */

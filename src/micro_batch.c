@@ -18,7 +18,7 @@
 #include "dead_letter.h"
 #include "error_class.h"
 #include "pgstat.h"
-#include "stream_query.h"
+#include "privileges.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -211,7 +211,7 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 		/* what is deferred would run at COMMIT, as the wrong user and without a message to blame */
 		AfterTriggerSetState(makeNode(ConstraintsSetStmt));
 		ensure_sink(run);
-		stream_query_check_server_usage(run->topic_table);
+		privileges_check_server(run->topic_table);
 		scan->topic_table = run->topic_table;
 		scan->messages = run->reader->batch->messages + first;
 		scan->count = last - first;

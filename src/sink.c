@@ -10,6 +10,7 @@
 #include "sink.h"
 
 #include "event_time.h"
+#include "privileges.h"
 #include "sink_aggregate.h"
 #include "sink_append.h"
 #include "sink_deduplicate.h"
@@ -30,6 +31,8 @@ sink_create(const Stream *stream, Oid topic_table)
 {
 	if (stream->mode != MODE_UPDATE)
 		upsert_refuse_options(stream);
+	privileges_check_server(topic_table);
+	privileges_check_schemas(stream);
 	if (OidIsValid(stream->foreach_batch))
 		return procedure_sink_create(stream, topic_table);
 	stream_query_check_mode(stream);

@@ -24,6 +24,7 @@
 #include "executor/nodeModifyTable.h"
 #include "executor/spi.h"
 #include "nodes/makefuncs.h"
+#include "privileges.h"
 #include "stream_query.h"
 #include "tcop/dest.h"
 #include "utils/memutils.h"
@@ -274,6 +275,7 @@ append_sink_write(Sink *self, SinkBatch *batch)
 	ModifyTable *plain;
 
 	SPI_connect();
+	privileges_check_plans(list_make1(sink->plan));
 	plan = GetCachedPlan(sink_plan_source(sink), NULL, CurrentResourceOwner, NULL);
 	sink_refresh_defaults(sink);
 	batch->messages->defaults = sink->defaults;
@@ -318,10 +320,6 @@ append_sink_create(const Stream *stream, Oid topic_table)
 {
 	AppendSink *sink = palloc0(sizeof(AppendSink));
 	char *statement = stream_query_insert_statement(stream);
-	CachedPlan *plan;
-	ListCell *cell;
-
-	stream_query_check_server_usage(topic_table);
 
 	SPI_connect();
 	sink->plan = SPI_prepare(statement, 0, NULL);
@@ -342,9 +340,6 @@ append_sink_create(const Stream *stream, Oid topic_table)
 	MemoryContextRegisterResetCallback(sink->context, &sink->free_plan);
 
 	/* a missing privilege shall show now, not with the first message */
-	plan = GetCachedPlan(sink_plan_source(sink), NULL, CurrentResourceOwner, NULL);
-	foreach (cell, plan->stmt_list)
-		check_plan_permissions(lfirst_node(PlannedStmt, cell));
-	ReleaseCachedPlan(plan, CurrentResourceOwner);
+	privileges_check_plans(list_make1(sink->plan));
 	return &sink->sink;
 }

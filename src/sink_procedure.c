@@ -18,7 +18,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "stream_query.h"
+#include "privileges.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -55,8 +55,7 @@ check_procedure(Oid procedure)
 		         errmsg("foreach_batch needs a procedure with one argument of type bigint"),
 		         errdetail("\"%s\" is not one.", format_procedure(procedure)),
 		         errhint("CREATE PROCEDURE name(batch_id bigint) LANGUAGE ... AS ...")));
-	if (procedure_aclcheck(procedure, GetUserId()) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_PROCEDURE, get_func_name(procedure));
+	privileges_check_routine(procedure);
 }
 
 /* Names are looked up anew for every call: nothing is kept that could become stale. */
@@ -114,7 +113,7 @@ procedure_sink_create(const Stream *stream, Oid topic_table)
 		         errdetail("mode, key_columns, version_column, on_conflict, deduplicate_by and "
 		                   "watermark_column say how a target is written."),
 		         errhint("Let the procedure do it.")));
-	stream_query_check_server_usage(topic_table);
+	privileges_check_source(stream->source);
 	check_procedure(stream->foreach_batch);
 
 	sink->sink.is_stale = procedure_sink_is_stale;

@@ -20,7 +20,7 @@
 #include "catalog/pg_type.h"
 #include "event_time.h"
 #include "executor/spi.h"
-#include "stream_query.h"
+#include "privileges.h"
 #include "storage/bufmgr.h"
 #include "stream_state.h"
 #include "utils/builtins.h"
@@ -100,14 +100,12 @@ table_size(Oid relid)
 	return size;
 }
 
-/* A plan with the parameters that all statements have; its privileges are checked now. */
+/* A plan with the parameters that all statements have. */
 static SPIPlanPtr
 prepare(StatementSink *sink, const char *statement)
 {
 	Oid types[2] = {TIMESTAMPTZOID, TIMESTAMPTZOID};
 	SPIPlanPtr plan;
-	CachedPlan *cached;
-	ListCell *cell;
 
 	if (statement == NULL)
 		return NULL;
@@ -118,13 +116,18 @@ prepare(StatementSink *sink, const char *statement)
 	SPI_keepplan(plan);
 	Assert(sink->plan_count < MAX_PLANS);
 	sink->plans[sink->plan_count++] = plan;
-
-	cached = GetCachedPlan(linitial(SPI_plan_get_plan_sources(plan)), NULL,
-	                       CurrentResourceOwner, NULL);
-	foreach (cell, cached->stmt_list)
-		check_plan_permissions(lfirst_node(PlannedStmt, cell));
-	ReleaseCachedPlan(cached, CurrentResourceOwner);
 	return plan;
+}
+
+static void
+check_privileges(StatementSink *sink)
+{
+	List *plans = NIL;
+
+	for (int i = 0; i < sink->plan_count; i++)
+		plans = lappend(plans, sink->plans[i]);
+	privileges_check_plans(plans);
+	list_free(plans);
 }
 
 /* Runs one of the statements, and adds its two numbers to the batch's. */
@@ -173,6 +176,7 @@ statement_sink_write(Sink *self, SinkBatch *batch)
 	if (sink->newest != NULL)
 		watermark = watermark_load(sink->stream->name);
 	SPI_connect();
+	check_privileges(sink);
 	topic_scan_set_batch(batch->messages);
 	if (has_data)
 		run(sink->merge, &watermark, batch);
@@ -234,7 +238,6 @@ statement_sink_create(const Stream *stream, Oid topic_table, const SinkStatement
 	StatementSink *sink = palloc0(sizeof(StatementSink));
 	int guc_nest_level = begin_settings();
 
-	stream_query_check_server_usage(topic_table);
 	sink->sink.is_stale = statement_sink_is_stale;
 	sink->sink.write = statement_sink_write;
 	sink->sink.wants_batch_without_data = statement_sink_wants_batch_without_data;
@@ -260,6 +263,7 @@ statement_sink_create(const Stream *stream, Oid topic_table, const SinkStatement
 	                              quote_qualified_identifier(
 	                                  get_namespace_name(get_rel_namespace(stream->source)),
 	                                  get_rel_name(stream->source))));
+	check_privileges(sink);
 	SPI_finish();
 	if (stream->watermark_column != NULL)
 		sink->watermark = watermark_load(stream->name);

@@ -26,6 +26,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "privileges.h"
 #include "source_lineage.h"
 #include "storage/lmgr.h"
 #include "stream_query.h"
@@ -131,15 +132,9 @@ prepare(UpsertSink *sink, const char *statement)
 }
 
 static void
-check_permissions(SPIPlanPtr plan, QueryEnvironment *environment)
+check_privileges(const UpsertSink *sink)
 {
-	CachedPlan *cached =
-	    GetCachedPlan(plan_source(plan), NULL, CurrentResourceOwner, environment);
-	ListCell *cell;
-
-	foreach (cell, cached->stmt_list)
-		check_plan_permissions(lfirst_node(PlannedStmt, cell));
-	ReleaseCachedPlan(cached, CurrentResourceOwner);
+	privileges_check_plans(list_make3(sink->insert, sink->write_rows, sink->delete_rows));
 }
 
 /*
@@ -271,6 +266,7 @@ upsert_sink_write(Sink *self, SinkBatch *batch)
 	QueryEnvironment *environment;
 
 	SPI_connect();
+	check_privileges(sink);
 	plan = GetCachedPlan(plan_source(sink->insert), NULL, CurrentResourceOwner, NULL);
 	refresh_derived(sink);
 	messages->defaults = sink->defaults;
@@ -370,7 +366,6 @@ upsert_sink_create(const Stream *stream, Oid topic_table)
 		     errmsg("on_conflict => 'ignore' is for mode \"append\" only"),
 		     errdetail("Mode \"update\" updates the row that is there."),
 		     errhint("Leave it out, or use mode \"append\" to keep the first row of a key.")));
-	stream_query_check_server_usage(topic_table);
 
 	sink->sink.is_stale = upsert_sink_is_stale;
 	sink->sink.write = upsert_sink_write;
@@ -380,20 +375,16 @@ upsert_sink_create(const Stream *stream, Oid topic_table)
 	sink->generation = -1;
 	sink->deletes = !stream->ignore_tombstones;
 	sink->target = upsert_target_load(stream);
-	upsert_target_check_privileges(sink->target, sink->deletes);
 
 	SPI_connect();
 	environment = register_result(sink->target, NULL);
 	sink->insert = prepare(sink, insert);
 	sink->write_rows = prepare(sink, upsert_target_write_statement(sink->target));
 	if (sink->deletes)
-	{
 		sink->delete_rows = prepare(sink, upsert_target_delete_statement(sink->target));
+	check_privileges(sink);
+	if (sink->deletes)
 		plan_as_lookup(sink->delete_rows, environment);
-		check_permissions(sink->delete_rows, environment);
-	}
-	check_permissions(sink->insert, environment);
-	check_permissions(sink->write_rows, environment);
 
 	plan = GetCachedPlan(plan_source(sink->insert), NULL, CurrentResourceOwner, NULL);
 	refresh_derived(sink);

@@ -13,6 +13,7 @@
 #include "access/xact.h"
 #include "checkpoint.h"
 #include "function_arguments.h"
+#include "micro_batch.h"
 #include "progress.h"
 #include "sink.h"
 #include "start_position.h"
@@ -126,8 +127,11 @@ check_definition(const Stream *stream)
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kafka stream check",
 	                                              ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(scratch);
+	OwnerIdentity saved;
 
+	become_owner(stream, &saved);
 	(void) sink_create(stream, stream_query_topic_table(stream->source));
+	restore_identity(&saved);
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(scratch);
 }

@@ -64,10 +64,4 @@ extern char *stream_query_insert_statement(const Stream *stream);
  */
 extern List *stream_query_missing_defaults(Query *insert, Oid topic_table);
 
-/*
- * Privileges of the current user for a stream from topic_table: USAGE on
- * its server, and what the plan of its statement needs.  Raises ERRCODE_INSUFFICIENT_PRIVILEGE.
- */
-extern void stream_query_check_server_usage(Oid topic_table);
-
 #endif /* STREAM_QUERY_H */

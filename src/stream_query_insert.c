@@ -12,7 +12,6 @@
 #include "stream_query.h"
 
 #include "access/relation.h"
-#include "foreign/foreign.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_coerce.h"
 #include "parser/parsetree.h"
@@ -269,16 +268,4 @@ stream_query_missing_defaults(Query *insert, Oid topic_table)
 	relation_close(topic, NoLock);
 	relation_close(target, NoLock);
 	return defaults;
-}
-
-/* --- privileges that no plan checks --- */
-
-void
-stream_query_check_server_usage(Oid topic_table)
-{
-	Oid server_id = GetForeignTable(topic_table)->serverid;
-	AclResult result = foreign_server_aclcheck(server_id, GetUserId(), ACL_USAGE);
-
-	if (result != ACLCHECK_OK)
-		aclcheck_error(result, OBJECT_FOREIGN_SERVER, GetForeignServer(server_id)->servername);
 }

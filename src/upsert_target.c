@@ -2,7 +2,7 @@
  *
  * upsert_target.c
  *	  The table that rows are inserted into or updated in by key: its key, its
- *	  unique index, and the privileges needed.
+ *	  unique index.
  *
  * Columns of source and target have been matched before, by
  * stream_query_insert_statement().  The statements that write are in
@@ -23,7 +23,6 @@
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
-#include "miscadmin.h"
 #include "nodes/bitmapset.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -376,45 +375,4 @@ upsert_target_is_key(const UpsertTarget *target, int column)
 		if (target->keys[i].column == column)
 			return true;
 	return false;
-}
-
-/* --- privileges --- */
-
-void
-upsert_target_check_privileges(const UpsertTarget *target, bool deletes)
-{
-	static const struct
-	{
-		AclMode mode;
-		const char *name;
-		bool of_columns;
-	} privileges[] = {{ACL_SELECT, "SELECT", true},
-	                  {ACL_INSERT, "INSERT", true},
-	                  {ACL_UPDATE, "UPDATE", true},
-	                  {ACL_DELETE, "DELETE", false}};
-	StringInfoData missing;
-
-	initStringInfo(&missing);
-	for (int i = 0; i < lengthof(privileges); i++)
-	{
-		AclMode mode = privileges[i].mode;
-		bool granted = pg_class_aclcheck(target->relid, GetUserId(), mode) == ACLCHECK_OK;
-
-		if (granted || (mode == ACL_DELETE && !deletes))
-			continue;
-		granted = privileges[i].of_columns;
-		for (int column = 0; granted && column < target->column_count; column++)
-			granted = (mode == ACL_UPDATE && upsert_target_is_key(target, column)) ||
-			          pg_attribute_aclcheck(target->relid, target->columns[column], GetUserId(),
-			                                mode) == ACLCHECK_OK;
-		if (!granted)
-			appendStringInfo(&missing, "%s%s", missing.len > 0 ? ", " : "", privileges[i].name);
-	}
-	if (missing.len > 0)
-		ereport(ERROR,
-		        (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-		         errmsg("permission denied for table %s", get_rel_name(target->relid)),
-		         errdetail("Mode \"update\" needs the privilege %s on it.", missing.data),
-		         errhint("GRANT %s ON %s TO %s.", missing.data, target->name,
-		                 quote_identifier(GetUserNameFromId(GetUserId(), false)))));
 }

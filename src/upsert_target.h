@@ -2,7 +2,7 @@
  *
  * upsert_target.h
  *	  The table that rows are inserted into or updated in by key: its key, its
- *	  unique index, the privileges needed, and the statements that write.
+ *	  unique index, and the statements that write.
  *
  *-------------------------------------------------------------------------
  */
@@ -57,12 +57,6 @@ typedef struct UpsertTarget
  * (version_column without order).
  */
 extern UpsertTarget *upsert_target_load(const Stream *stream);
-
-/*
- * Raises ERRCODE_INSUFFICIENT_PRIVILEGE with the missing privilege in the detail,
- * unless the current user may do all that the statements do.
- */
-extern void upsert_target_check_privileges(const UpsertTarget *target, bool deletes);
 
 /* The statements (upsert_statements.c); palloc'd. */
 extern char *upsert_target_write_statement(const UpsertTarget *target);

@@ -21,6 +21,7 @@
 #include "micro_batch.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "privileges.h"
 #include "progress.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -170,7 +171,7 @@ open_stream(int64 stream_id)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	become_owner(stream, &saved);
 	run->topic_table = stream_query_topic_table(stream->source);
-	stream_query_check_server_usage(run->topic_table);
+	privileges_check_server(run->topic_table);
 	schema = topic_schema_load(run->topic_table);
 	run->topic = schema->topic;
 	connection = kafka_connection_load(schema->server_id, stream->owner);
@@ -414,6 +415,12 @@ give_up(int64 stream_id, ErrorData *error)
 		error->hint =
 		    pstrdup("Workers run with an empty search_path: qualify the names in triggers and "
 		            "functions, or give these a SET search_path.");
+
+	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+		error->hint = psprintf("%s Then kafka.start_stream goes on.",
+		                       error->hint != NULL ? error->hint
+		                                           : "The stream runs as its owner: grant that "
+		                                             "role what is missing.");
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();

@@ -466,7 +466,7 @@ def test_missing_privileges_are_named(db, topic):
             db.run("REVOKE ALL ON target FROM kafka_upserter")
             db.run(f"GRANT {', '.join(name for name in granted if name != missing)} ON target TO kafka_upserter")
             db.run("SET ROLE kafka_upserter")
-            with error("permission denied for table target", f"privilege {missing} ", f"GRANT {missing}", "42501"):
+            with error("permission denied for table target", f"needs {missing} on table public.target", f"GRANT {missing} ON public.target", "42501"):
                 db.create_stream(mode="update", start=False)
             db.run("RESET ROLE")
         # without deletes, and with the columns' own privileges
