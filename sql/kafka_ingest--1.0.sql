@@ -82,7 +82,7 @@ CREATE TABLE kafka.stream (
     watermark_column text,
     watermark_delay interval CHECK (watermark_delay >= '0 s'),
     deduplicate_by text[],
-    foreach_batch regprocedure,
+    foreach_batch text,
     notify text,
     on_conflict text NOT NULL CHECK (on_conflict IN ('error', 'ignore')),
     on_error text NOT NULL CHECK (on_error IN ('stop', 'skip', 'dead_letter')),
@@ -105,6 +105,7 @@ CREATE TABLE kafka.stream (
 COMMENT ON TABLE kafka.stream IS 'one row per stream; changed only by create_stream, alter_stream, start_stream, stop_stream, drop_stream and by the stream''s worker';
 COMMENT ON COLUMN kafka.stream.source IS 'a topic table, or a view over one';
 COMMENT ON COLUMN kafka.stream.query_view IS 'source is a view that create_stream made from its query, and is dropped with the stream';
+COMMENT ON COLUMN kafka.stream.foreach_batch IS 'the procedure''s name and argument types: pg_upgrade does not keep OIDs of functions';
 COMMENT ON COLUMN kafka.stream.enabled IS 'a worker shall run, if started_in_system and started_in_database are this cluster and database: a copy does not start consuming by itself';
 COMMENT ON COLUMN kafka.stream.error_message IS 'why the worker gave up; cleared by start_stream';
 

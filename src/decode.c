@@ -174,6 +174,10 @@ add_place_to_error(void *arg)
 	    category == ERRCODE_INSUFFICIENT_RESOURCES || category == ERRCODE_SYSTEM_ERROR)
 		return;
 
+	/* an escape of a character that the server's encoding has no way to have */
+	if (geterrcode() == ERRCODE_FEATURE_NOT_SUPPORTED && GetDatabaseEncoding() != PG_UTF8)
+		errcode(ERRCODE_UNTRANSLATABLE_CHARACTER);
+
 	old_context = MemoryContextSwitchTo(decoder->caller_context);
 	error = CopyErrorData();
 	if (error->elevel >= ERROR)

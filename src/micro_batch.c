@@ -19,6 +19,7 @@
 #include "error_class.h"
 #include "pgstat.h"
 #include "privileges.h"
+#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -174,6 +175,19 @@ store_dead_letters(const StreamRun *run, int first, int last)
 			                  run->rejects->errors[i]);
 }
 
+/*
+ * Waits for the lock on the target before there is a snapshot: somebody may
+ * hold the table for hours, and no vacuum anywhere shall wait with us.
+ */
+static void
+lock_target(const Stream *stream)
+{
+	if (!OidIsValid(stream->target))
+		return;
+	InvalidateCatalogSnapshot();
+	LockRelationOid(stream->target, RowExclusiveLock);
+}
+
 /* One transaction for the messages [first, last). */
 static void
 write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
@@ -206,6 +220,7 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 
 	if (last > first || run->without_data)
 	{
+		lock_target(run->stream);
 		PushActiveSnapshot(GetTransactionSnapshot());
 		become_owner(run->stream, &saved);
 		/* what is deferred would run at COMMIT, as the wrong user and without a message to blame */

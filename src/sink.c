@@ -23,7 +23,7 @@
 static bool
 has_groups(const Stream *stream)
 {
-	return !OidIsValid(stream->foreach_batch) && stream_query_aggregates(stream->source);
+	return stream->foreach_batch == NULL && stream_query_aggregates(stream->source);
 }
 
 Sink *
@@ -33,7 +33,7 @@ sink_create(const Stream *stream, Oid topic_table)
 		upsert_refuse_options(stream);
 	privileges_check_server(topic_table);
 	privileges_check_schemas(stream);
-	if (OidIsValid(stream->foreach_batch))
+	if (stream->foreach_batch != NULL)
 		return procedure_sink_create(stream, topic_table);
 	stream_query_check_mode(stream);
 	if (has_groups(stream))
@@ -50,7 +50,7 @@ sink_create_objects(const Stream *stream)
 {
 	Oid topic_table = stream_query_topic_table(stream->source);
 
-	if (OidIsValid(stream->foreach_batch))
+	if (stream->foreach_batch != NULL)
 		return;
 	stream_query_check_mode(stream);
 	if (has_groups(stream))

@@ -32,6 +32,20 @@ typedef struct ProcedureSink
 	Oid procedure;
 } ProcedureSink;
 
+/* The procedure of that signature as kafka.stream has it, or InvalidOid. */
+static Oid
+find_procedure(const char *signature)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum procedure;
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = CStringGetTextDatum(signature);
+	fcinfo->args[0].isnull = false;
+	procedure = to_regprocedure(fcinfo);
+	return fcinfo->isnull ? InvalidOid : DatumGetObjectId(procedure);
+}
+
 /* The procedure must exist, take a batch_id, and be the current user's to call. */
 static void
 check_procedure(Oid procedure)
@@ -42,7 +56,7 @@ check_procedure(Oid procedure)
 
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION),
-		                errmsg("procedure of foreach_batch has been dropped"),
+		                errmsg("procedure of foreach_batch has been dropped or renamed"),
 		                errhint("Use kafka.drop_stream and create the stream again.")));
 	form = (Form_pg_proc) GETSTRUCT(tuple);
 	fits = form->prokind == PROKIND_PROCEDURE && form->pronargs == 1 &&
@@ -114,12 +128,12 @@ procedure_sink_create(const Stream *stream, Oid topic_table)
 		                   "watermark_column say how a target is written."),
 		         errhint("Let the procedure do it.")));
 	privileges_check_source(stream->source);
-	check_procedure(stream->foreach_batch);
+	sink->procedure = find_procedure(stream->foreach_batch);
+	check_procedure(sink->procedure);
 
 	sink->sink.is_stale = procedure_sink_is_stale;
 	sink->sink.write = procedure_sink_write;
 	sink->sink.explain = procedure_sink_explain;
 	sink->topic_table = topic_table;
-	sink->procedure = stream->foreach_batch;
 	return &sink->sink;
 }

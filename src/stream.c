@@ -36,7 +36,7 @@
 	" s.error_at IS NOT NULL,"                                                                 \
 	" s.mode, s.key_columns, s.on_tombstone OPERATOR(pg_catalog.=) 'ignore',"                  \
 	" s.version_column, s.watermark_column, s.watermark_delay, s.deduplicate_by,"              \
-	" s.foreach_batch::oid, s.notify,"                                                         \
+	" s.foreach_batch, s.notify,"                                                              \
 	" s.on_error, coalesce(s.max_errors, 0), coalesce(s.max_errors_per_batch, 0)"
 
 /* Columns of kafka.stream that users choose: the parameters $1, $2, ... of stream_settings(). */
@@ -178,7 +178,7 @@ stream_fetch(const char *condition, Oid type, Datum value)
 			*stream->watermark_delay = *delay;
 		}
 		stream->deduplicate_by = row_strings(context, 20);
-		stream->foreach_batch = DatumGetObjectId(row_datum(21));
+		stream->foreach_batch = row_string(context, 21);
 		stream->notify = row_string(context, 22);
 		stream->on_error =
 		    (StreamOnError) row_word(23, on_error_names, lengthof(on_error_names));
@@ -291,8 +291,7 @@ stream_settings(const Stream *stream, Oid *types, Datum *values, char *nulls)
 	SETTING(INTERVALOID, stream->watermark_delay == NULL,
 	        IntervalPGetDatum(stream->watermark_delay));
 	SETTING(TEXTARRAYOID, stream->deduplicate_by == NIL, strings_datum(stream->deduplicate_by));
-	SETTING(OIDOID, !OidIsValid(stream->foreach_batch),
-	        ObjectIdGetDatum(stream->foreach_batch));
+	SETTING(TEXTOID, stream->foreach_batch == NULL, CStringGetTextDatum(stream->foreach_batch));
 	SETTING(TEXTOID, stream->notify == NULL, CStringGetTextDatum(stream->notify));
 	SETTING(TEXTOID, false, CStringGetTextDatum(on_error_names[stream->on_error]));
 	SETTING(INT8OID, stream->max_errors == 0, Int64GetDatum(stream->max_errors));

@@ -48,8 +48,8 @@ typedef struct Stream
 	char *watermark_column; /* NULL: none */
 	Interval *watermark_delay;
 	List *deduplicate_by; /* of char * */
-	Oid foreach_batch;    /* procedure to call instead of writing to a target */
-	char *notify;         /* channel, or NULL */
+	char *foreach_batch; /* signature of the procedure to call instead of writing to a target */
+	char *notify;        /* channel, or NULL */
 	StreamOnError on_error;
 	int64 max_errors;           /* in all; 0: no limit */
 	int64 max_errors_per_batch; /* 0: no limit */

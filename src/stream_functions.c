@@ -20,6 +20,7 @@
 #include "stream_query.h"
 #include "topic_schema.h"
 #include "utils/lsyscache.h"
+#include "utils/regproc.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(kafka_create_stream);
@@ -271,7 +272,7 @@ stream_from_arguments(FunctionCallInfo fcinfo)
 	if (!PG_ARGISNULL(CREATE_TARGET))
 		stream->target = PG_GETARG_OID(CREATE_TARGET);
 	if (!PG_ARGISNULL(CREATE_FOREACH_BATCH))
-		stream->foreach_batch = PG_GETARG_OID(CREATE_FOREACH_BATCH);
+		stream->foreach_batch = format_procedure_qualified(PG_GETARG_OID(CREATE_FOREACH_BATCH));
 	if (!PG_ARGISNULL(CREATE_SOURCE))
 		stream->source = PG_GETARG_OID(CREATE_SOURCE);
 	return stream;
@@ -377,7 +378,7 @@ kafka_alter_stream(PG_FUNCTION_ARGS)
 	stream = stop_and_lock(name, false, false);
 	if (!PG_ARGISNULL(7))
 	{
-		if (OidIsValid(stream->foreach_batch))
+		if (stream->foreach_batch != NULL)
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			                errmsg("stream \"%s\" has no target", stream->name),
 			                errdetail("It calls a procedure with every batch.")));
