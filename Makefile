@@ -13,7 +13,7 @@ REGRESS = $(filter-out kafka_ingest--%,$(basename $(notdir $(wildcard sql/*.sql)
 REGRESS_OPTS = --inputdir=.
 
 # These install what they need, so PostgreSQL need not be here yet.
-DEVELOPMENT_GOALS = check demo demo-stop bench format check-format
+DEVELOPMENT_GOALS = check check-faults check-all fuzz demo demo-stop bench format check-format
 ifeq ($(filter $(DEVELOPMENT_GOALS),$(MAKECMDGOALS)),)
 
 PG_CONFIG ?= pg_config
@@ -29,6 +29,19 @@ else
 # Every suite on every supported PostgreSQL; the last line is "N passed, N failed".
 check:
 	@test/run.sh harness.check
+
+# The faults that take long: restores, upgrades, hundreds of streams, a thousand partitions; and a short fuzz.
+check-faults:
+	@KAFKA_INGEST_PACKAGES="$(FUZZ_PACKAGES)" test/run.sh harness.check faults
+
+check-all:
+	@KAFKA_INGEST_PACKAGES="$(FUZZ_PACKAGES)" test/run.sh harness.check main faults
+
+# Looks for messages that the decoders get wrong; SEED=... repeats a run.
+FUZZ_PACKAGES = clang-14 libclang-rt-14-dev
+fuzz: SECONDS = 300
+fuzz:
+	@KAFKA_INGEST_PACKAGES="$(FUZZ_PACKAGES)" test/run.sh fuzz --seconds=$(SECONDS) $(if $(SEED),--seed=$(SEED))
 
 # A private PostgreSQL and Kafka with a stream between them, to look at for an hour.
 demo:

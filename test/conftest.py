@@ -21,6 +21,7 @@ _numbers = itertools.count(1)
 
 def pytest_addoption(parser):
     parser.addoption("--postgres-version", type=int, choices=VERSIONS, default=VERSIONS[0])
+    parser.addoption("--seed", default="0", help="for what is generated at random")
     parser.addoption("--installation", help="directory of a PostgreSQL copy with the extension in it; "
                                             "default: a new one is built")
 

@@ -5,7 +5,8 @@
 #
 # Debian packages need root or sudo and are touched only when one is missing;
 # the rest goes to a cache directory of the user: a Python environment and the
-# jars of Apache Kafka.  Says what it does only when it does something.
+# jars of Apache Kafka.  KAFKA_INGEST_PACKAGES: Debian packages beside those
+# that everything needs.  Says what it does only when it does something.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -21,7 +22,7 @@ installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = i
 install_packages() {
 	local package missing=()
 	for package in gcc make pkg-config python3 python3-venv clang-format \
-		postgresql-15 postgresql-server-dev-15 librdkafka-dev libcjson-dev; do
+		postgresql-15 postgresql-server-dev-15 librdkafka-dev libcjson-dev ${KAFKA_INGEST_PACKAGES:-}; do
 		installed "$package" || missing+=("$package")
 	done
 	command -v java >/dev/null || missing+=(openjdk-17-jre-headless)

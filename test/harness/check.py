@@ -1,5 +1,10 @@
-"""make check: builds on every supported PostgreSQL, runs all suites on each,
-and ends with one line "N passed, N failed"."""
+"""make check: builds on every supported PostgreSQL, runs the suites on each, and
+ends with one line "N passed, N failed".
+
+    test/run.sh harness.check [main] [faults]
+
+main: sql/, test/isolation/, test/; faults: test/faults/ and a short fuzz.
+"""
 
 import collections
 import re
@@ -9,11 +14,13 @@ import threading
 import traceback
 import xml.etree.ElementTree as ElementTree
 
+from fuzz import targets as fuzz_targets
 from harness import build, paths
 from harness.postgres import VERSIONS, Cluster
 from harness.processes import clean_up_at_exit, stop_all
 
 PYTEST_LIMIT = 25 * 60  # seconds; far above what it takes
+FUZZ_SECONDS = 8  # for each target
 _output = threading.Lock()
 _pytests = []
 
@@ -48,8 +55,8 @@ def check_format(tally):
         tally.failed("--", 'format of src/: run "make format"')
 
 
-def check_version(version, run_directory, tally):
-    """Everything on one PostgreSQL version."""
+def check_version(version, run_directory, tally, suites):
+    """The suites on one PostgreSQL version."""
     try:
         installation = build.build(version, run_directory)
     except build.BuildError as error:
@@ -57,13 +64,15 @@ def check_version(version, run_directory, tally):
         paths.show_tail(run_directory.logs / f"build{version}.log", 60)
         return
     tally.passed(version, "build without warnings")
-    tests = threading.Thread(target=run_pytest, args=(version, installation, run_directory, tally),
-                             daemon=True)
-    tests.start()
-    try:
-        run_pg_regress(version, installation, run_directory, tally)
-    finally:
-        tests.join()
+    if "main" in suites:
+        tests = threading.Thread(target=run_pytest, args=(version, installation, run_directory, tally, MAIN), daemon=True)
+        tests.start()
+        try:
+            run_pg_regress(version, installation, run_directory, tally)
+        finally:
+            tests.join()
+    if "faults" in suites:
+        run_pytest(version, installation, run_directory, tally, FAULTS)
 
 
 def run_pg_regress(version, installation, run_directory, tally):
@@ -109,12 +118,17 @@ def count_pg_regress(version, suite, log, tally):
         paths.show_tail(log)
 
 
-def run_pytest(version, installation, run_directory, tally):
-    report = run_directory.path / f"pytest{version}.xml"
+MAIN = ("pytest", [f"--ignore={paths.TEST / 'faults'}", str(paths.TEST)])
+FAULTS = ("faults", [str(paths.TEST / "faults")])
+
+
+def run_pytest(version, installation, run_directory, tally, suite):
+    name, arguments = suite
+    report = run_directory.path / f"{name}{version}.xml"
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", "-v", "--tb=short", "--color=no", "-rfE",
          f"--junitxml={report}", f"--postgres-version={version}", f"--installation={installation.directory}",
-         str(paths.TEST)],
+         *arguments],
         cwd=paths.SOURCE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         errors="replace")
     _pytests.append(process)
@@ -131,30 +145,44 @@ def run_pytest(version, installation, run_directory, tally):
             for name in ("tests", "failures", "errors", "skipped"):
                 counts[name] += int(suite.get(name, 0))
     except (OSError, ElementTree.ParseError):
-        tally.failed(version, "pytest did not finish")
+        tally.failed(version, f"{name} did not finish")
         return
     bad = counts["failures"] + counts["errors"]
     tally["failed"] += bad
     tally["skipped"] += counts["skipped"]
     tally["passed"] += max(counts["tests"] - bad - counts["skipped"], 0)
     if process.returncode not in (0, 1) or not counts["tests"]:
-        tally.failed(version, f"pytest: exit status {process.returncode}")
+        tally.failed(version, f"{name}: exit status {process.returncode}")
+
+
+def fuzz(run_directory, tally):
+    """Every target on its seeds and what comes near them."""
+    for name in fuzz_targets.TARGETS:
+        try:
+            good = fuzz_targets.run_target(name, run_directory.path, seed=1, seconds=FUZZ_SECONDS)
+        except subprocess.CalledProcessError:
+            good = False
+        (tally.passed if good else tally.failed)("--", f"fuzz/{name}")
 
 
 def main():
     clean_up_at_exit()
     tally = Tally()
+    suites = sys.argv[1:] or ["main"]
     run_directory = paths.RunDirectory()
 
     def guarded(version):
         try:
-            check_version(version, run_directory, tally)
+            check_version(version, run_directory, tally, suites)
         except Exception:
             traceback.print_exc()
             tally.failed(version, "the suite broke off")
 
     try:
-        check_format(tally)
+        if "main" in suites:
+            check_format(tally)
+        if "faults" in suites:
+            fuzz(run_directory, tally)
         threads = [threading.Thread(target=guarded, args=(version,), daemon=True) for version in VERSIONS]
         for thread in threads:
             thread.start()

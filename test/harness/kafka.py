@@ -10,8 +10,9 @@ from harness.processes import Process, wait_until
 SETTINGS = """
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxied_port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy_port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
 controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
 log.dirs={directory}/data
@@ -43,19 +44,25 @@ rootLogger.appenderRef.console.ref=console
 
 
 class Broker:
-    """Controls: start, stop, kill, suspend, resume.  Its address stays the same."""
+    """Controls: start, stop, kill, suspend, resume.  Its address stays the same.
+
+    What connects to proxied_port is sent on to proxy_port, where a test may have a proxy.
+    """
 
     def __init__(self, run_directory, name="kafka"):
         self.directory = run_directory.subdirectory(name)
         self.log = run_directory.logs / f"{name}.log"
         self.port = paths.free_port()
         self.address = f"127.0.0.1:{self.port}"
+        self.proxied_port = paths.free_port()
+        self.proxy_port = paths.free_port()
         self.process = None
         self._suspended = False
         self._admin = None
 
     def create(self):
-        text = SETTINGS.format(port=self.port, controller_port=paths.free_port(), directory=self.directory)
+        text = SETTINGS.format(port=self.port, proxied_port=self.proxied_port, proxy_port=self.proxy_port,
+                               controller_port=paths.free_port(), directory=self.directory)
         self._settings = self.directory / "server.properties"
         self._settings.write_text(text)
         self._logging = self.directory / "log4j2.properties"

@@ -73,7 +73,7 @@ class Installation:
         command = [self.bin / program, *map(str, arguments)]
         identity = {"user": server_user()} if as_server_user and server_user() else {}
         result = subprocess.run(command, env={**os.environ, **self.environment(), **options.pop("env", {})},
-                                cwd="/", text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                cwd=options.pop("cwd", "/"), text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, **identity, **options)
         if check and result.returncode != 0:
             raise RuntimeError(f"{program} failed:\n{result.stdout}{result.stderr}")

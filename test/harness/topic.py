@@ -6,6 +6,8 @@ import json
 from confluent_kafka import Consumer, IsolationLevel, Producer, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
+from harness.processes import wait_until
+
 
 class Topic:
     def __init__(self, address, name, partitions, admin=None):
@@ -84,12 +86,17 @@ class Topic:
         else:
             producer.abort_transaction(30)
 
-    def offsets(self, timestamp=OffsetSpec.latest()):
+    def wait_for_markers(self):
+        """Kafka writes a transaction's markers after it has answered the producer: until then it is open for readers."""
+        wait_until(lambda: self.offsets() == self.offsets(isolation_level=IsolationLevel.READ_UNCOMMITTED),
+                   what="the end of all transactions")
+
+    def offsets(self, timestamp=OffsetSpec.latest(), isolation_level=IsolationLevel.READ_COMMITTED):
         """Per partition, Kafka's answer: the end (read_committed), or for a timestamp in ms."""
         spec = OffsetSpec.for_timestamp(timestamp) if isinstance(timestamp, int) else timestamp
         request = {TopicPartition(self.name, partition): spec for partition in range(self.partitions)}
         futures = self.admin.list_offsets(request, request_timeout=30,
-                                                   isolation_level=IsolationLevel.READ_COMMITTED)
+                                                   isolation_level=isolation_level)
         return {place.partition: future.result().offset for place, future in futures.items()}
 
     def messages(self):
