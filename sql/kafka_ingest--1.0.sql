@@ -91,6 +91,7 @@ CREATE TABLE kafka.stream (
     trigger text NOT NULL CHECK (trigger IN ('processing_time', 'available_now')),
     trigger_interval interval NOT NULL CHECK (trigger_interval >= '0 s'),
     max_offsets_per_trigger bigint CHECK (max_offsets_per_trigger > 0),
+    workers int NOT NULL DEFAULT 1 CHECK (workers BETWEEN 1 AND 64),
     enabled boolean NOT NULL,
     started_in_system bigint,
     started_in_database oid,
@@ -107,6 +108,7 @@ COMMENT ON COLUMN kafka.stream.source IS 'a topic table, or a view over one';
 COMMENT ON COLUMN kafka.stream.query_view IS 'source is a view that create_stream made from its query, and is dropped with the stream';
 COMMENT ON COLUMN kafka.stream.foreach_batch IS 'the procedure''s name and argument types: pg_upgrade does not keep OIDs of functions';
 COMMENT ON COLUMN kafka.stream.enabled IS 'a worker shall run, if started_in_system and started_in_database are this cluster and database: a copy does not start consuming by itself';
+COMMENT ON COLUMN kafka.stream.workers IS 'number of workers; worker i reads the partitions of which the remainder modulo this is i';
 COMMENT ON COLUMN kafka.stream.error_message IS 'why the worker gave up; cleared by start_stream';
 
 -- Updated at every commit of a batch: room on each page keeps the updates HOT.
@@ -219,21 +221,22 @@ CREATE FUNCTION kafka.create_stream(
         deduplicate_by text[] DEFAULT NULL,
         foreach_batch regprocedure DEFAULT NULL,
         notify text DEFAULT NULL,
+        workers int DEFAULT 1,
         start boolean DEFAULT true)
     RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_create_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
-COMMENT ON FUNCTION kafka.create_stream(text, regclass, text, regclass, text, text, timestamptz, text, text, bigint, text, interval, text, text, bigint, bigint, text[], text, text, text, interval, text[], regprocedure, text, boolean) IS
-    'creates a stream from a topic table (or a view over one, or a query) into a target table; its start positions are looked up and stored now, its worker starts at COMMIT';
+COMMENT ON FUNCTION kafka.create_stream(text, regclass, text, regclass, text, text, timestamptz, text, text, bigint, text, interval, text, text, bigint, bigint, text[], text, text, text, interval, text[], regprocedure, text, int, boolean) IS
+    'creates a stream from a topic table (or a view over one, or a query) into a target table; its start positions are looked up and stored now, its workers start at COMMIT';
 
 CREATE FUNCTION kafka.start_stream(name text, from_timestamp timestamptz DEFAULT NULL) RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_start_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.start_stream(text, timestamptz) IS
-    'starts a stream at its checkpoint, or, explicitly, again from a point in time; the worker starts at COMMIT';
+    'starts a stream at its checkpoint, or, explicitly, again from a point in time; its workers start at COMMIT';
 
 CREATE FUNCTION kafka.stop_stream(name text) RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_stop_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.stop_stream(text) IS
-    'stops a stream; returns when its worker is gone (a ROLLBACK lets it go on)';
+    'stops a stream; returns when its workers are gone (a ROLLBACK lets it go on)';
 
 CREATE FUNCTION kafka.alter_stream(
         name text,
@@ -245,10 +248,11 @@ CREATE FUNCTION kafka.alter_stream(
         query text DEFAULT NULL,
         target regclass DEFAULT NULL,
         max_errors bigint DEFAULT NULL,
-        max_errors_per_batch bigint DEFAULT NULL)
+        max_errors_per_batch bigint DEFAULT NULL,
+        workers int DEFAULT NULL)
     RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_alter_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
-COMMENT ON FUNCTION kafka.alter_stream(text, bigint, text, interval, text, text, text, regclass, bigint, bigint) IS
+COMMENT ON FUNCTION kafka.alter_stream(text, bigint, text, interval, text, text, text, regclass, bigint, bigint, int) IS
     'changes a stream''s settings, keeping its checkpoint; arguments left out stay as they are; 0 removes a limit';
 
 CREATE FUNCTION kafka.reset_stream(
@@ -381,13 +385,14 @@ CREATE FUNCTION kafka.worker_status(
         OUT worker_started_at timestamptz, OUT retry_at timestamptz, OUT restarts bigint,
         OUT rows_per_second float8,
         OUT error_at timestamptz, OUT error_sqlstate text, OUT error_message text,
-        OUT error_detail text, OUT error_hint text)
+        OUT error_detail text, OUT error_hint text, OUT worker int)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'kafka_worker_status' LANGUAGE C VOLATILE STRICT;
-COMMENT ON FUNCTION kafka.worker_status() IS 'the workers of this database''s streams, from shared memory; see the view kafka.stream_status';
+COMMENT ON FUNCTION kafka.worker_status() IS 'the workers of this database''s streams, from shared memory; see the views kafka.stream_worker and kafka.stream_status';
 
 CREATE FUNCTION kafka.worker_partitions(
-        OUT stream_id bigint, OUT partition int, OUT low_watermark bigint, OUT high_watermark bigint)
+        OUT stream_id bigint, OUT partition int, OUT low_watermark bigint, OUT high_watermark bigint,
+        OUT worker int)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'kafka_worker_partitions' LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION kafka.worker_partitions() IS 'watermarks as last seen by the workers, from shared memory; see the view kafka.stream_lag';
@@ -397,7 +402,8 @@ CREATE FUNCTION kafka.worker_batches(
         OUT num_input_rows bigint, OUT num_output_rows bigint, OUT input_bytes bigint,
         OUT input_rows_per_second float8, OUT processed_rows_per_second float8,
         OUT duration_ms jsonb, OUT start_offsets jsonb, OUT end_offsets jsonb,
-        OUT offsets_behind_latest jsonb, OUT xid xid8, OUT watermark timestamptz, OUT late_rows bigint)
+        OUT offsets_behind_latest jsonb, OUT xid xid8, OUT watermark timestamptz, OUT late_rows bigint,
+        OUT worker int)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'kafka_worker_batches' LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION kafka.worker_batches() IS 'recent micro-batches, from shared memory; see the view kafka.stream_progress';
@@ -407,6 +413,16 @@ CREATE FUNCTION kafka.is_here(started_in_system bigint, started_in_database oid)
     AS 'MODULE_PATHNAME', 'kafka_is_here' LANGUAGE C STABLE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.is_here(bigint, oid) IS 'false in a copy of the database: its streams wait for start_stream';
 
+CREATE VIEW kafka.stream_worker WITH (security_invoker = true) AS
+SELECT s.name AS stream, w.worker, w.state, w.pid, w.since, w.worker_started_at, w.retry_at, w.restarts,
+       w.rows_per_second, w.error_message AS last_error, w.error_sqlstate AS last_error_sqlstate,
+       w.error_detail AS last_error_detail, w.error_hint AS last_error_hint, w.error_at AS last_error_at
+  FROM kafka.stream s
+  JOIN kafka.worker_status() w ON w.stream_id OPERATOR(pg_catalog.=) s.stream_id
+ -- a stream that had more workers may still have their slots
+ WHERE w.worker OPERATOR(pg_catalog.<) s.workers;
+COMMENT ON VIEW kafka.stream_worker IS 'one row per worker of the streams that have one in shared memory: is it running, where, and its last error; worker i of n reads the partitions of which the remainder modulo n is i';
+
 CREATE VIEW kafka.stream_status WITH (security_invoker = true) AS
 SELECT s.name AS stream,
        CASE WHEN s.started_in_system IS NOT NULL AND NOT kafka.is_here(s.started_in_system, s.started_in_database)
@@ -415,16 +431,16 @@ SELECT s.name AS stream,
             WHEN NOT s.enabled OR NOT kafka.is_here(s.started_in_system, s.started_in_database) THEN 'stopped'
             WHEN pg_catalog.pg_is_in_recovery() THEN 'stopped'
             -- the library is not in shared_preload_libraries
-            WHEN pg_catalog.current_setting('kafka_ingest.max_streams', true) IS NULL THEN 'stopped'
+            WHEN pg_catalog.current_setting('kafka_ingest.max_stream_workers', true) IS NULL THEN 'stopped'
             ELSE coalesce(w.state, 'starting') END AS state,
        w.pid,
        w.since,
        s.mode, s.source, s.target, s.owner,
        coalesce(s.error_message, w.error_message,
                 -- the start-up scan gives every running stream a slot, if there is one
-                CASE WHEN s.enabled AND w.stream_id IS NULL AND NOT pg_catalog.pg_is_in_recovery()
+                CASE WHEN s.enabled AND coalesce(w.slots, 0) OPERATOR(pg_catalog.<) s.workers AND NOT pg_catalog.pg_is_in_recovery()
                           AND kafka.is_here(s.started_in_system, s.started_in_database)
-                     THEN 'the stream has no slot (yet): see kafka_ingest.max_streams; start_stream tries again' END
+                     THEN 'the stream has no slot (yet): see kafka_ingest.max_stream_workers; start_stream tries again' END
                ) AS last_error,
        CASE WHEN s.error_at IS NULL THEN w.error_sqlstate ELSE s.error_sqlstate END AS last_error_sqlstate,
        CASE WHEN s.error_at IS NULL THEN w.error_detail ELSE s.error_detail END AS last_error_detail,
@@ -435,14 +451,35 @@ SELECT s.name AS stream,
        o.message_count AS messages,
        o.byte_count AS bytes,
        o.error_count AS errors,
-       coalesce(w.rows_per_second, 0) AS rows_per_second
+       coalesce(w.rows_per_second, 0) AS rows_per_second,
+       s.workers,
+       w.pids
   FROM kafka.stream s
-  LEFT JOIN kafka.worker_status() w ON w.stream_id OPERATOR(pg_catalog.=) s.stream_id
+  -- of several workers, the state of the one that is worst off, and the last error of all
+  LEFT JOIN (
+       SELECT w.stream,
+              count(*) AS slots,
+              (pg_catalog.array_agg(w.state ORDER BY w.rank, w.worker))[1] AS state,
+              (pg_catalog.array_agg(w.since ORDER BY w.rank, w.worker))[1] AS since,
+              (pg_catalog.array_agg(w.pid ORDER BY w.pid IS NULL, w.worker))[1] AS pid,
+              pg_catalog.array_agg(w.pid ORDER BY w.worker) FILTER (WHERE w.pid IS NOT NULL) AS pids,
+              pg_catalog.min(w.retry_at) AS retry_at,
+              pg_catalog.sum(w.restarts)::bigint AS restarts,
+              pg_catalog.sum(w.rows_per_second) AS rows_per_second,
+              pg_catalog.max(w.last_error_at) AS error_at,
+              (pg_catalog.array_agg(w.last_error ORDER BY w.last_error_at DESC NULLS LAST))[1] AS error_message,
+              (pg_catalog.array_agg(w.last_error_sqlstate ORDER BY w.last_error_at DESC NULLS LAST))[1] AS error_sqlstate,
+              (pg_catalog.array_agg(w.last_error_detail ORDER BY w.last_error_at DESC NULLS LAST))[1] AS error_detail,
+              (pg_catalog.array_agg(w.last_error_hint ORDER BY w.last_error_at DESC NULLS LAST))[1] AS error_hint
+         FROM (SELECT *, pg_catalog.array_position('{backing off,starting,running,idle}'::text[], state) AS rank
+                 FROM kafka.stream_worker) AS w
+        GROUP BY w.stream
+       ) AS w ON w.stream OPERATOR(pg_catalog.=) s.name
   CROSS JOIN LATERAL (SELECT coalesce(sum(message_count), 0)::bigint AS message_count,
                              coalesce(sum(byte_count), 0)::bigint AS byte_count,
                              coalesce(sum(error_count), 0)::bigint AS error_count
                         FROM kafka.stream_offset o WHERE o.stream OPERATOR(pg_catalog.=) s.name) o;
-COMMENT ON VIEW kafka.stream_status IS 'one row per stream: is it running, where, how much so far, and the last error';
+COMMENT ON VIEW kafka.stream_status IS 'one row per stream: is it running, where, how much so far, and the last error; of several workers, the state of the one that is worst off, and the pid of the first';
 
 CREATE VIEW kafka.stream_lag WITH (security_invoker = true) AS
 SELECT o.stream, o.topic, o.partition, o.next_offset,
@@ -452,9 +489,12 @@ SELECT o.stream, o.topic, o.partition, o.next_offset,
        o.last_message_at
   FROM kafka.stream_offset o
   JOIN kafka.stream s ON s.name OPERATOR(pg_catalog.=) o.stream
-  LEFT JOIN kafka.worker_status() w ON w.stream_id OPERATOR(pg_catalog.=) s.stream_id
+  LEFT JOIN kafka.worker_status() w
+         ON w.stream_id OPERATOR(pg_catalog.=) s.stream_id
+        AND w.worker OPERATOR(pg_catalog.=) (o.partition OPERATOR(pg_catalog.%) s.workers)
   LEFT JOIN kafka.worker_partitions() p
-         ON p.stream_id OPERATOR(pg_catalog.=) s.stream_id AND p.partition OPERATOR(pg_catalog.=) o.partition
+         ON p.stream_id OPERATOR(pg_catalog.=) s.stream_id AND p.worker OPERATOR(pg_catalog.=) w.worker
+        AND p.partition OPERATOR(pg_catalog.=) o.partition
   -- without a worker nobody has looked: unknown, not zero
   CROSS JOIN LATERAL (SELECT CASE WHEN w.pid IS NOT NULL
                                   THEN greatest(p.high_watermark, o.high_watermark, o.next_offset) END
@@ -466,9 +506,9 @@ SELECT s.name AS stream, b.batch_id, b.started_at, b.num_input_rows, b.num_outpu
        b.input_rows_per_second, b.processed_rows_per_second, b.duration_ms,
        b.start_offsets, b.end_offsets, b.offsets_behind_latest, b.xid,
        CASE WHEN b.watermark IS NOT NULL THEN pg_catalog.jsonb_build_object('watermark', b.watermark) END AS event_time,
-       b.late_rows, NULL::bigint AS state_rows
+       b.late_rows, NULL::bigint AS state_rows, b.worker
   FROM kafka.stream s
   JOIN kafka.worker_batches() b ON b.stream_id OPERATOR(pg_catalog.=) s.stream_id;
 COMMENT ON VIEW kafka.stream_progress IS 'recent micro-batches of each stream; kept in shared memory until the server restarts';
 
-GRANT SELECT ON kafka.stream_status, kafka.stream_lag, kafka.stream_progress TO PUBLIC;
+GRANT SELECT ON kafka.stream_worker, kafka.stream_status, kafka.stream_lag, kafka.stream_progress TO PUBLIC;

@@ -121,7 +121,7 @@ checkpoint_load(const char *stream, const char *topic)
 
 static void
 insert_positions(const char *stream, const char *topic, const KafkaPartitionOffset *positions,
-                 int count, const char *cluster_id, int64 batch_id)
+                 int count, const char *cluster_id, int64 batch_id, bool may_exist)
 {
 	Oid types[6] = {TEXTOID, TEXTOID, INT4ARRAYOID, INT8ARRAYOID, TEXTOID, INT8OID};
 	Datum values[6] = {CStringGetTextDatum(stream),
@@ -135,9 +135,10 @@ insert_positions(const char *stream, const char *topic, const KafkaPartitionOffs
 	if (cluster_id == NULL)
 		nulls[4] = 'n';
 	catalog_execute(SPI_OK_INSERT,
-	                "INSERT INTO kafka.stream_offset (stream, topic, partition, next_offset,"
-	                " cluster_id, batch_id) SELECT $1, $2, p, o, $5, $6"
-	                " FROM unnest($3, $4) AS n (p, o)",
+	                psprintf("INSERT INTO kafka.stream_offset (stream, topic, partition,"
+	                         " next_offset, cluster_id, batch_id) SELECT $1, $2, p, o, $5, $6"
+	                         " FROM unnest($3, $4) AS n (p, o) %s",
+	                         may_exist ? "ON CONFLICT DO NOTHING" : ""),
 	                6, types, values, nulls);
 }
 
@@ -161,7 +162,7 @@ checkpoint_pin(const char *stream, const char *topic, const KafkaPartitionOffset
 	    DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	catalog_execute(SPI_OK_DELETE, "DELETE FROM kafka.stream_offset WHERE stream = $1", 1,
 	                types, values, NULL);
-	insert_positions(stream, topic, positions, count, cluster_id, batch_id);
+	insert_positions(stream, topic, positions, count, cluster_id, batch_id, false);
 	catalog_end(&access);
 }
 
@@ -172,7 +173,7 @@ checkpoint_add_partitions(const char *stream, const char *topic,
 	CatalogAccess access;
 
 	catalog_begin(&access);
-	insert_positions(stream, topic, positions, count, NULL, 0);
+	insert_positions(stream, topic, positions, count, NULL, 0, true);
 	catalog_end(&access);
 }
 
@@ -193,6 +194,42 @@ checkpoint_set_end(const char *stream, const char *topic, const KafkaPartitionOf
 	                " WHERE stream = $1 AND topic = $2",
 	                4, types, values, NULL);
 	catalog_end(&access);
+}
+
+/* One value of the stream's positions in a topic. */
+static Datum
+position_summary(const char *sql, const char *stream, const char *topic)
+{
+	CatalogAccess access;
+	Oid types[2] = {TEXTOID, TEXTOID};
+	Datum values[2] = {CStringGetTextDatum(stream), CStringGetTextDatum(topic)};
+	Datum result;
+	bool isnull;
+
+	catalog_begin(&access);
+	catalog_execute(SPI_OK_SELECT, sql, 2, types, values, NULL);
+	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	catalog_end(&access);
+	return result;
+}
+
+bool
+checkpoint_at_end(const char *stream, const char *topic)
+{
+	return DatumGetBool(
+	    position_summary("SELECT coalesce(every(end_offset IS NOT NULL"
+	                     " AND next_offset >= end_offset), true)"
+	                     " FROM kafka.stream_offset WHERE stream = $1 AND topic = $2",
+	                     stream, topic));
+}
+
+int64
+checkpoint_error_count(const char *stream, const char *topic)
+{
+	return DatumGetInt64(
+	    position_summary("SELECT coalesce(sum(error_count), 0)::bigint"
+	                     " FROM kafka.stream_offset WHERE stream = $1 AND topic = $2",
+	                     stream, topic));
 }
 
 void

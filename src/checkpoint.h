@@ -56,13 +56,19 @@ extern void checkpoint_pin(const char *stream, const char *topic,
                            const KafkaPartitionOffset *positions, int count,
                            const char *cluster_id);
 
-/* Adds partitions found later. */
+/* Adds partitions found later, unless another worker has. */
 extern void checkpoint_add_partitions(const char *stream, const char *topic,
                                       const KafkaPartitionOffset *positions, int count);
 
 /* available_now: where each partition ends; count 0 removes the ends. */
 extern void checkpoint_set_end(const char *stream, const char *topic,
                                const KafkaPartitionOffset *ends, int count);
+
+/* available_now: have all partitions of the stream, whoever reads them, reached their ends? */
+extern bool checkpoint_at_end(const char *stream, const char *topic);
+
+/* Messages skipped or made dead letters so far, by all workers of the stream. */
+extern int64 checkpoint_error_count(const char *stream, const char *topic);
 
 /*
  * Moves positions in the current transaction, all or none: compare-and-set.

@@ -258,7 +258,7 @@ database_scan_continue(TimestampTz now, TimestampTz *next_due)
  * ---------------------------------------------------------------------
  */
 
-/* Gives a slot to every stream that was running; false when there are not enough. */
+/* Gives slots to every stream that was running; false when there are not enough. */
 static bool
 want_enabled_streams(void)
 {
@@ -266,11 +266,11 @@ want_enabled_streams(void)
 	Datum values[] = {Int64GetDatum((int64) GetSystemIdentifier()),
 	                  ObjectIdGetDatum(MyDatabaseId)};
 	CatalogAccess access;
-	uint64 without_slot = 0;
+	uint64 without_slot = 0; /* streams */
 
 	catalog_begin(&access);
 	catalog_execute(SPI_OK_SELECT,
-	                "SELECT stream_id, name, owner::pg_catalog.oid FROM kafka.stream"
+	                "SELECT stream_id, name, owner::pg_catalog.oid, workers FROM kafka.stream"
 	                " WHERE enabled AND error_at IS NULL"
 	                " AND started_in_system OPERATOR(pg_catalog.=) $1"
 	                " AND started_in_database OPERATOR(pg_catalog.=) $2",
@@ -282,20 +282,25 @@ want_enabled_streams(void)
 		bool isnull;
 		int64 stream_id = DatumGetInt64(SPI_getbinval(row, descriptor, 1, &isnull));
 		Oid owner = DatumGetObjectId(SPI_getbinval(row, descriptor, 3, &isnull));
+		int workers = DatumGetInt32(SPI_getbinval(row, descriptor, 4, &isnull));
+		const char *name = SPI_getvalue(row, descriptor, 2);
+		bool complete = true;
 
-		if (!progress_want(MyDatabaseId, stream_id, SPI_getvalue(row, descriptor, 2), owner))
+		for (int worker = 0; worker < workers && complete; worker++)
+			complete = progress_want(MyDatabaseId, stream_id, worker, name, owner);
+		if (!complete)
 			without_slot++;
 	}
 	catalog_end(&access);
 
 	if (without_slot > 0)
 		ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-		                  errmsg("cannot start %llu streams of database \"%s\": all %d slots "
-		                         "for streams are in use",
+		                  errmsg("cannot start all workers of %llu streams of database \"%s\": "
+		                         "all %d slots for workers are in use",
 		                         (unsigned long long) without_slot,
-		                         get_database_name(MyDatabaseId), progress_max_streams),
-		                  errhint("Increase kafka_ingest.max_streams and restart the server, "
-		                          "or stop other streams.")));
+		                         get_database_name(MyDatabaseId), progress_max_stream_workers),
+		                  errhint("Increase kafka_ingest.max_stream_workers and restart the "
+		                          "server, or stop other streams.")));
 	return without_slot == 0;
 }
 

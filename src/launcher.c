@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * launcher.c
- *	  Starts a worker for every stream that shall run, and again when it ends.
+ *	  Starts the workers of every stream that shall run, and again when they end.
  *
  * The launcher knows slots (progress.h), not catalogs: a slot is made "wanted"
  * by SQL functions at COMMIT and, after a restart, by database_scan.c.  What a
@@ -110,8 +110,8 @@ launcher_start_process(const char *main_function, const char *type, const char *
 		last_warning = now;
 		ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 		                  errmsg("cannot start \"%s\": out of background worker slots", name),
-		                  errhint("Increase max_worker_processes: every running stream takes "
-		                          "one, beside two for kafka_ingest itself.")));
+		                  errhint("Increase max_worker_processes: every worker of a running "
+		                          "stream takes one, beside two for kafka_ingest itself.")));
 	}
 	return NULL;
 }
@@ -144,7 +144,7 @@ reap_starting_worker(int index)
 		/* without a handle it was a previous launcher's, and may still come */
 		if (worker->handle != NULL)
 			progress_note_failure(slot);
-		ConditionVariableBroadcast(&slot->changed);
+		ConditionVariableBroadcast(progress_condition(slot->database_id, slot->stream_id));
 	}
 	if (worker->handle != NULL)
 	{
@@ -165,11 +165,11 @@ static DueStream *
 find_due_streams(TimestampTz now, TimestampTz *next_due, int *count)
 {
 	int64 longest_delay = (int64) progress_max_restart_delay * USECS_PER_SEC;
-	DueStream *due = palloc(progress_max_streams * sizeof(DueStream));
+	DueStream *due = palloc(progress_max_stream_workers * sizeof(DueStream));
 
 	*count = 0;
 	LWLockAcquire(progress_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < progress_max_streams; i++)
+	for (int i = 0; i < progress_max_stream_workers; i++)
 	{
 		StreamSlot *slot = &progress_shared->slots[i];
 
@@ -205,7 +205,7 @@ postpone_start(const DueStream *stream, TimestampTz until, int sqlerrcode, const
 		slot->starting = false;
 		slot->next_start = until;
 		progress_set_error(slot, sqlerrcode, message, NULL, hint);
-		ConditionVariableBroadcast(&slot->changed);
+		ConditionVariableBroadcast(progress_condition(slot->database_id, slot->stream_id));
 	}
 	LWLockRelease(progress_shared->lock);
 }
@@ -252,7 +252,12 @@ start_stream_worker(const DueStream *stream)
 	arguments.generation = slot->generation;
 	arguments.database_id = slot->database_id;
 	arguments.stream_id = slot->stream_id;
-	snprintf(name, sizeof(name), "kafka_ingest stream %s", slot->stream_name);
+	arguments.worker = slot->worker;
+	if (slot->worker > 0)
+		snprintf(name, sizeof(name), "kafka_ingest stream %s, worker %d", slot->stream_name,
+		         slot->worker);
+	else
+		snprintf(name, sizeof(name), "kafka_ingest stream %s", slot->stream_name);
 	LWLockRelease(progress_shared->lock);
 
 	old_context = MemoryContextSwitchTo(TopMemoryContext);
@@ -340,8 +345,8 @@ kafka_launcher_main(Datum main_arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	wait_event = WaitEventExtensionNew("KafkaIngestLauncher");
 
-	starting_workers =
-	    MemoryContextAllocZero(TopMemoryContext, progress_max_streams * sizeof(StartingWorker));
+	starting_workers = MemoryContextAllocZero(TopMemoryContext, progress_max_stream_workers *
+	                                                                sizeof(StartingWorker));
 	cycle_context = AllocSetContextCreate(TopMemoryContext, "kafka_ingest launcher",
 	                                      ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(cycle_context);

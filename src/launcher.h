@@ -17,6 +17,7 @@ typedef struct StreamWorkerArguments
 	uint32 generation; /* for progress_attach_worker */
 	Oid database_id;
 	int64 stream_id;
+	int worker; /* number among the stream's workers, from 0 */
 } StreamWorkerArguments;
 
 /* Registers the launcher with the postmaster; for _PG_init of a preloaded library. */

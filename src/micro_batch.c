@@ -30,7 +30,17 @@ typedef struct Attempt
 	int failed_at;    /* index of the message being decoded at the error, or -1 */
 	List *wanted;     /* the columns that are decoded, as far as known at an error */
 	bool gone;        /* stream or extension does not exist any more */
+	bool over_budget; /* other workers have rejected messages: these are too many now */
 } Attempt;
+
+int64
+micro_batch_next_id(const StreamRun *run)
+{
+	int workers = run->stream->workers;
+	int64 next = run->batch_id + 1;
+
+	return next + (run->reader->worker + workers - next % workers) % workers;
+}
 
 bool
 micro_batch_begin_transaction(const Stream *stream)
@@ -188,8 +198,30 @@ lock_target(const Stream *stream)
 	LockRelationOid(stream->target, RowExclusiveLock);
 }
 
-/* One transaction for the messages [first, last). */
-static void
+/*
+ * max_errors is the stream's: when other workers may have rejected messages meanwhile, looks
+ * whether those of [first, last) may still be.  From here to COMMIT no other worker does.
+ */
+static bool
+within_error_budget(StreamRun *run, int first, int last)
+{
+	const Stream *stream = run->stream;
+	int rejected = 0;
+
+	if (stream->max_errors == 0 || stream->workers == 1)
+		return true;
+	for (int i = first; i < last; i++)
+		if (run->rejects->excluded[i])
+			rejected++;
+	if (rejected == 0)
+		return true;
+	stream_lock_error_count(stream->stream_id);
+	run->reader->checkpoint->error_count = checkpoint_error_count(stream->name, run->topic);
+	return run->reader->checkpoint->error_count + rejected <= stream->max_errors;
+}
+
+/* One transaction for the messages [first, last); false when they have too many errors. */
+static bool
 write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 {
 	BatchProgress progress = {0};
@@ -204,7 +236,7 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 	instr_time committed;
 
 	progress.started_at = GetCurrentTimestamp();
-	progress.batch_id = run->batch_id + 1;
+	progress.batch_id = micro_batch_next_id(run);
 	progress.decode_us = -1;
 	batch.batch_id = progress.batch_id;
 	progress.wait_us = run->last_batch_end == 0
@@ -241,6 +273,8 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 		restore_identity(&saved);
 		PopActiveSnapshot();
 	}
+	if (!within_error_budget(run, first, last))
+		return false;
 	if (run->stream->notify != NULL)
 		batch_notice_queue(run->stream->notify, run->stream->name, &progress, partitions);
 	store_dead_letters(run, first, last);
@@ -256,10 +290,12 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 	progress.execute_us = (int64) INSTR_TIME_GET_MICROSEC(executed);
 	progress.commit_us = (int64) INSTR_TIME_GET_MICROSEC(committed);
 	run->batch_id = progress.batch_id;
+	run->progressed = true;
 
 	MemoryContextSwitchTo(run->batch_context);
 	report_batch(run, &progress, partitions, moves);
 	pgstat_report_stat(false);
+	return true;
 }
 
 /* Tries to commit the messages [first, last); an error is caught and returned. */
@@ -274,8 +310,11 @@ try_messages(StreamRun *run, int first, int last)
 	{
 		if (!micro_batch_begin_transaction(run->stream))
 			attempt.gone = true;
-		else
-			write_messages(run, first, last, &scan);
+		else if (!write_messages(run, first, last, &scan))
+		{
+			AbortCurrentTransaction();
+			attempt.over_budget = true;
+		}
 	}
 	PG_CATCH();
 	{
@@ -410,7 +449,15 @@ micro_batch_run(StreamRun *run)
 
 		if (attempt.gone)
 			return false;
-		if (attempt.error == NULL)
+		if (attempt.over_budget)
+		{
+			/* again, without the rejects, and with what is left of the budget */
+			MemoryContextSwitchTo(run->batch_context);
+			run->rejects = rejects_create(count, allowed_rejects(run));
+			MemoryContextSwitchTo(old_context);
+			last = count;
+		}
+		else if (attempt.error == NULL)
 		{
 			if (last == count)
 				break;

@@ -24,7 +24,8 @@ typedef struct StreamRun
 	MemoryContext sink_context;  /* of the sink */
 	MemoryContext batch_context; /* reset after every batch */
 	Rejects *rejects;            /* of the batch being run */
-	int64 batch_id;              /* of the last committed batch */
+	int64 batch_id;              /* of the last committed batch, as far as this worker knows */
+	bool progressed;             /* this run has committed a batch */
 	TimestampTz last_batch_end;
 	bool without_data; /* the batch being run has no messages, but something to write */
 } StreamRun;
@@ -46,6 +47,13 @@ extern bool micro_batch_run(StreamRun *run);
  * has been gathered.
  */
 extern bool micro_batch_run_without_data(StreamRun *run);
+
+/*
+ * The id of the next batch: the next number after the last one that is this worker's. Worker i of
+ * n takes the numbers with remainder i modulo n, so that no two batches of a stream have
+ * the same.
+ */
+extern int64 micro_batch_next_id(const StreamRun *run);
 
 /*
  * Starts a transaction in which the definition of the stream can't change;

@@ -31,7 +31,7 @@
 #define FIRST_DELAY_US     (1 * USECS_PER_SEC)
 #define LONGEST_DELAY_US() ((int64) progress_max_restart_delay * USECS_PER_SEC)
 
-int progress_max_streams = 64;
+int progress_max_stream_workers = 64;
 int progress_max_restart_delay = 60;
 
 ProgressShared *progress_shared = NULL;
@@ -49,11 +49,13 @@ void
 progress_define_settings(void)
 {
 	DefineCustomIntVariable(
-	    "kafka_ingest.max_streams",
-	    "Sets how many streams the server can run at the same time, in all databases.",
-	    "Each takes about 75 kB of shared memory, and one of max_worker_processes while it "
-	    "runs.",
-	    &progress_max_streams, 64, 1, 4096, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	    "kafka_ingest.max_stream_workers",
+	    "Sets how many workers of streams the server can run at the same time, in all "
+	    "databases.",
+	    "A stream has one, or as many as its setting \"workers\" says. Each takes about 75 kB "
+	    "of "
+	    "shared memory, and one of max_worker_processes while it runs.",
+	    &progress_max_stream_workers, 64, 1, 4096, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 	    "kafka_ingest.max_restart_delay",
 	    "Sets the longest delay before a stream's worker that ended with an error is started "
@@ -66,13 +68,13 @@ static Size
 slots_size(void)
 {
 	return MAXALIGN(add_size(offsetof(ProgressShared, slots),
-	                         mul_size(progress_max_streams, sizeof(StreamSlot))));
+	                         mul_size(progress_max_stream_workers, sizeof(StreamSlot))));
 }
 
 static Size
 shared_size(void)
 {
-	return add_size(slots_size(), mul_size(progress_max_streams, sizeof(StreamDetail)));
+	return add_size(slots_size(), mul_size(progress_max_stream_workers, sizeof(StreamDetail)));
 }
 
 static void
@@ -100,11 +102,11 @@ initialize_shared_memory(void)
 		progress_shared->lock = &GetNamedLWLockTranche(LOCK_TRANCHE)->lock;
 		progress_shared->launcher_procno = -1;
 		progress_shared->details = (StreamDetail *) ((char *) progress_shared + slots_size());
-		ConditionVariableInit(&progress_shared->slots_changed);
-		for (int i = 0; i < progress_max_streams; i++)
+		for (int i = 0; i < PROGRESS_CONDITIONS; i++)
+			ConditionVariableInit(&progress_shared->stream_changed[i]);
+		for (int i = 0; i < progress_max_stream_workers; i++)
 		{
 			SpinLockInit(&progress_shared->slots[i].mutex);
-			ConditionVariableInit(&progress_shared->slots[i].changed);
 			LWLockInitialize(&progress_shared->details[i].lock, progress_shared->lock->tranche);
 		}
 	}
@@ -144,14 +146,23 @@ progress_require_available(void)
  * ---------------------------------------------------------------------
  */
 
-StreamSlot *
-progress_find_slot(Oid database_id, int64 stream_id)
+ConditionVariable *
+progress_condition(Oid database_id, int64 stream_id)
 {
-	for (int i = 0; i < progress_max_streams; i++)
+	uint32 number = (uint32) stream_id + database_id;
+
+	return &progress_shared->stream_changed[number % PROGRESS_CONDITIONS];
+}
+
+StreamSlot *
+progress_find_slot(Oid database_id, int64 stream_id, int worker)
+{
+	for (int i = 0; i < progress_max_stream_workers; i++)
 	{
 		StreamSlot *slot = &progress_shared->slots[i];
 
-		if (slot->in_use && slot->stream_id == stream_id && slot->database_id == database_id)
+		if (slot->in_use && slot->stream_id == stream_id && slot->database_id == database_id &&
+		    slot->worker == worker)
 			return slot;
 	}
 	return NULL;
@@ -176,7 +187,7 @@ progress_release_slot(StreamSlot *slot)
 	detail->partition_count = 0;
 	history_clear(&detail->history);
 	LWLockRelease(&detail->lock);
-	ConditionVariableBroadcast(&slot->changed);
+	ConditionVariableBroadcast(progress_condition(slot->database_id, slot->stream_id));
 }
 
 static void
@@ -189,9 +200,10 @@ name_slot(StreamSlot *slot, const char *stream_name, Oid owner)
 }
 
 StreamSlot *
-progress_reserve_slot(Oid database_id, int64 stream_id, const char *stream_name, Oid owner)
+progress_reserve_slot(Oid database_id, int64 stream_id, int worker, const char *stream_name,
+                      Oid owner)
 {
-	StreamSlot *slot = progress_find_slot(database_id, stream_id);
+	StreamSlot *slot = progress_find_slot(database_id, stream_id, worker);
 	StreamSlot *oldest = NULL;
 
 	if (slot != NULL)
@@ -202,7 +214,7 @@ progress_reserve_slot(Oid database_id, int64 stream_id, const char *stream_name,
 		return slot;
 	}
 
-	for (int i = 0; i < progress_max_streams && slot == NULL; i++)
+	for (int i = 0; i < progress_max_stream_workers && slot == NULL; i++)
 	{
 		StreamSlot *candidate = &progress_shared->slots[i];
 
@@ -223,8 +235,9 @@ progress_reserve_slot(Oid database_id, int64 stream_id, const char *stream_name,
 	slot->in_use = true;
 	slot->database_id = database_id;
 	slot->stream_id = stream_id;
+	slot->worker = worker;
 	slot->generation++;
-	slot->wanted = slot->starting = slot->release_at_exit = false;
+	slot->wanted = slot->starting = slot->release_at_exit = slot->look_again = false;
 	slot->stop_requests = slot->pending_requests = 0;
 	slot->start_requests = 0;
 	slot->worker_pid = 0;
@@ -243,17 +256,17 @@ progress_reserve_slot(Oid database_id, int64 stream_id, const char *stream_name,
 	slot->rate_at = 0;
 	SpinLockRelease(&slot->mutex);
 
-	ConditionVariableBroadcast(&progress_shared->slots_changed);
+	ConditionVariableBroadcast(progress_condition(database_id, stream_id));
 	return slot;
 }
 
 bool
-progress_want(Oid database_id, int64 stream_id, const char *stream_name, Oid owner)
+progress_want(Oid database_id, int64 stream_id, int worker, const char *stream_name, Oid owner)
 {
 	StreamSlot *slot;
 
 	LWLockAcquire(progress_shared->lock, LW_EXCLUSIVE);
-	slot = progress_reserve_slot(database_id, stream_id, stream_name, owner);
+	slot = progress_reserve_slot(database_id, stream_id, worker, stream_name, owner);
 	if (slot != NULL)
 		slot->wanted = true;
 	LWLockRelease(progress_shared->lock);
@@ -328,22 +341,6 @@ copy_slot(StreamSlot *slot, StreamSlot *copy)
 }
 
 bool
-progress_read(Oid database_id, int64 stream_id, StreamSlot *copy)
-{
-	StreamSlot *slot;
-
-	if (!progress_available())
-		return false;
-
-	LWLockAcquire(progress_shared->lock, LW_SHARED);
-	slot = progress_find_slot(database_id, stream_id);
-	if (slot != NULL)
-		copy_slot(slot, copy);
-	LWLockRelease(progress_shared->lock);
-	return slot != NULL;
-}
-
-bool
 progress_copy_slot(int index, StreamSlot *copy)
 {
 	StreamSlot *slot = &progress_shared->slots[index];
@@ -411,18 +408,12 @@ void
 progress_wait_for_change(int64 stream_id, long timeout_ms)
 {
 	static uint32 wait_event = 0;
-	StreamSlot *slot;
 
 	progress_require_available();
 	if (wait_event == 0)
 		wait_event = WaitEventExtensionNew("KafkaIngestStreamProgress");
 
-	LWLockAcquire(progress_shared->lock, LW_SHARED);
-	slot = progress_find_slot(MyDatabaseId, stream_id);
-	LWLockRelease(progress_shared->lock);
-
-	(void) ConditionVariableTimedSleep(slot != NULL ? &slot->changed
-	                                                : &progress_shared->slots_changed,
+	(void) ConditionVariableTimedSleep(progress_condition(MyDatabaseId, stream_id),
 	                                   Max(Min(timeout_ms, INT_MAX), 0), wait_event);
 }
 

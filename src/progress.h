@@ -4,9 +4,9 @@
  *	  Shared memory: which streams shall run, which worker runs them, how far
  *	  they are, and their recent batches.
  *
- * One slot per stream of the whole server (kafka_ingest.max_streams).  A slot
- * is keyed by (database, stream_id).  The launcher owns what is about
- * processes, the worker what is about progress, SQL functions only ask
+ * One slot per worker of a stream, of the whole server (kafka_ingest.max_stream_workers).
+ * A slot is keyed by (database, stream_id, worker number).  The launcher owns what is
+ * about processes, the worker what is about progress, SQL functions only ask
  * (start, stop) and read.  Nothing here must survive a crash: what must is in
  * the catalog tables.  src/README.md has the states and who moves them.
  *
@@ -20,8 +20,8 @@
 #include "storage/condition_variable.h"
 #include "storage/spin.h"
 
-#define PROGRESS_MAX_PARTITIONS 1024  /* live positions kept per stream */
-#define PROGRESS_HISTORY_BYTES  32768 /* recent batches kept per stream */
+#define PROGRESS_MAX_PARTITIONS 1024  /* live positions kept per worker */
+#define PROGRESS_HISTORY_BYTES  32768 /* recent batches kept per worker */
 
 typedef enum StreamState
 {
@@ -84,10 +84,12 @@ typedef struct StreamSlot
 	bool in_use;
 	Oid database_id;
 	int64 stream_id;
+	int worker;            /* number among the stream's workers, from 0 */
 	uint32 generation;     /* changes whenever the slot is reused */
 	bool wanted;           /* the launcher shall keep a worker running */
 	bool starting;         /* registered with the postmaster, not yet attached */
 	bool release_at_exit;  /* the worker found that the stream is gone */
+	bool look_again;       /* another worker has changed the stream in the catalog */
 	int stop_requests;     /* open transactions that stopped the stream: no worker meanwhile */
 	int pending_requests;  /* open transactions that will decide about the slot: it stays */
 	uint32 start_requests; /* committed ones; tells a worker of newer ones than it has seen */
@@ -112,12 +114,11 @@ typedef struct StreamSlot
 	TimestampTz rate_at;    /* 0: no batch since the worker started */
 
 	slock_t mutex;
-	ConditionVariable changed; /* broadcast at commits, state changes and exits */
 } StreamSlot;
 
 /* --- settings and set-up (called from _PG_init) --- */
-extern int progress_max_streams;       /* kafka_ingest.max_streams */
-extern int progress_max_restart_delay; /* kafka_ingest.max_restart_delay, in seconds */
+extern int progress_max_stream_workers; /* kafka_ingest.max_stream_workers */
+extern int progress_max_restart_delay;  /* kafka_ingest.max_restart_delay, in seconds */
 extern void progress_define_settings(void);
 extern void progress_request_shared_memory(void);
 
@@ -129,40 +130,36 @@ extern void progress_require_available(void);
 /* --- for SQL functions: transactional requests (progress_requests.c) --- */
 
 /*
- * Reserves a slot for a stream of this database; at COMMIT a worker is wanted
- * for it.  On ROLLBACK, of the transaction or of the subtransaction, nothing
+ * Reserves slots for the workers of a stream of this database; at COMMIT they are
+ * wanted, and slots of more workers than these, which the stream may have had, are
+ * released.  On ROLLBACK, of the transaction or of the subtransaction, nothing
  * happens.  Of several requests for a stream in one transaction the last
  * decides.  PREPARE TRANSACTION is refused.
- * Raises ERRCODE_CONFIGURATION_LIMIT_EXCEEDED when there is no free slot, and
+ * Raises ERRCODE_CONFIGURATION_LIMIT_EXCEEDED when there are not enough free slots, and
  * what progress_require_available() raises.
  */
-extern void progress_start_at_commit(int64 stream_id, const char *stream_name, Oid owner);
+extern void progress_start_at_commit(int64 stream_id, int workers, const char *stream_name,
+                                     Oid owner);
 
 /*
- * Stops the worker of a stream now and waits until it is gone; keeps the
- * launcher from starting another until the transaction ends.  A worker that
+ * Stops all workers of a stream now and waits until they are gone; keeps the
+ * launcher from starting others until the transaction ends.  A worker that
  * does not end by itself within a second is sent SIGTERM: its batch rolls
  * back.  At COMMIT the stream is no longer wanted, and with forget
- * (drop_stream) the slot is released; on ROLLBACK, of the transaction or of
- * the subtransaction, a stream that was wanted gets a worker again, which
- * looks at the catalog.  PREPARE TRANSACTION is refused.
+ * (drop_stream) its slots are released; on ROLLBACK, of the transaction or of
+ * the subtransaction, a stream that was wanted gets its workers again, which
+ * look at the catalog.  PREPARE TRANSACTION is refused.
  * Does nothing when the library is not preloaded.  Interruptible.
- * Raises ERRCODE_OBJECT_IN_USE in the stream's own worker.
+ * Raises ERRCODE_OBJECT_IN_USE in one of the stream's own workers.
  */
-extern void progress_stop_now(int64 stream_id, bool forget);
+extern void progress_stop_now(int64 stream_id, int workers, bool forget);
 
 /* Has the current transaction started or stopped the stream? */
 extern bool progress_request_is_pending(int64 stream_id);
 
 /*
- * Copies a stream's slot, except for its last two fields; false when the
- * stream has none.
- */
-extern bool progress_read(Oid database_id, int64 stream_id, StreamSlot *copy);
-
-/*
- * Waits for a change of the stream's slot (of any slot, while the stream has
- * none), at most timeout_ms; interruptible.  Use it in a loop that checks its
+ * Waits for a change of the stream: a commit, or another state or the exit of one of its
+ * workers; at most timeout_ms; interruptible.  Use it in a loop that checks its
  * condition before every call: the first call may return at once, so that no
  * change between check and wait is missed.  After the loop call
  * progress_end_wait(); an error does so by itself.
@@ -185,6 +182,15 @@ extern StreamSlot *progress_attach_worker(int slot_index, uint32 generation);
 
 /* Shall the worker exit?  Its latch is set when this becomes true; it must exit then. */
 extern bool progress_stop_requested(void);
+
+/*
+ * Has another worker of the stream changed it in the catalog, since the last call?  The
+ * latch is set when this becomes true.
+ */
+extern bool progress_look_again(void);
+
+/* Makes progress_look_again() true in the stream's other workers; after COMMIT. */
+extern void progress_tell_other_workers(void);
 
 extern void progress_set_name(const char *stream_name, Oid owner);
 extern void progress_set_state(StreamState state);

@@ -26,9 +26,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define STATUS_COLUMNS    13
-#define PARTITION_COLUMNS 4
-#define BATCH_COLUMNS     15
+#define STATUS_COLUMNS    14
+#define PARTITION_COLUMNS 5
+#define BATCH_COLUMNS     16
 
 PG_FUNCTION_INFO_V1(kafka_worker_status);
 PG_FUNCTION_INFO_V1(kafka_worker_partitions);
@@ -95,7 +95,7 @@ kafka_worker_status(PG_FUNCTION_ARGS)
 	TimestampTz now = GetCurrentTimestamp();
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; progress_available() && i < progress_max_streams; i++)
+	for (int i = 0; progress_available() && i < progress_max_stream_workers; i++)
 	{
 		Datum values[STATUS_COLUMNS] = {0};
 		bool nulls[STATUS_COLUMNS] = {0};
@@ -124,6 +124,7 @@ kafka_worker_status(PG_FUNCTION_ARGS)
 		set_text(&values[10], &nulls[10], error->message);
 		set_text(&values[11], &nulls[11], error->detail);
 		set_text(&values[12], &nulls[12], error->hint);
+		values[13] = Int32GetDatum(slot.worker);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;
@@ -143,7 +144,7 @@ kafka_worker_partitions(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; progress_available() && i < progress_max_streams; i++)
+	for (int i = 0; progress_available() && i < progress_max_stream_workers; i++)
 	{
 		PartitionProgress *partitions;
 		StreamSlot slot;
@@ -161,6 +162,7 @@ kafka_worker_partitions(PG_FUNCTION_ARGS)
 			values[1] = Int32GetDatum(partitions[j].partition);
 			set_offset(&values[2], &nulls[2], partitions[j].low_watermark);
 			set_offset(&values[3], &nulls[3], partitions[j].high_watermark);
+			values[4] = Int32GetDatum(slot.worker);
 			tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 		}
 		pfree(partitions);
@@ -270,7 +272,7 @@ kafka_worker_batches(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	row_context = AllocSetContextCreate(CurrentMemoryContext, "kafka.worker_batches",
 	                                    ALLOCSET_DEFAULT_SIZES);
-	for (int i = 0; progress_available() && i < progress_max_streams; i++)
+	for (int i = 0; progress_available() && i < progress_max_stream_workers; i++)
 	{
 		TimestampTz previous_start = 0;
 		StreamSlot slot;
@@ -308,6 +310,7 @@ kafka_worker_batches(PG_FUNCTION_ARGS)
 			values[12] = UInt64GetDatum(batch.xid);
 			set_timestamp(&values[13], &nulls[13], batch.watermark);
 			values[14] = Int64GetDatum(batch.late_rows);
+			values[15] = Int32GetDatum(slot.worker);
 			tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 			previous_start = batch.started_at;
 			MemoryContextSwitchTo(old_context);

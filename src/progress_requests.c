@@ -22,6 +22,7 @@
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "stream.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -35,12 +36,13 @@ typedef enum RequestKind
 	REQUEST_FORGET /* stop, and release the slot */
 } RequestKind;
 
+/* About one worker of a stream. */
 typedef struct StreamRequest
 {
 	dlist_node node;
 	RequestKind kind;
 	SubTransactionId subtransaction;
-	StreamSlot *slot; /* stays this stream's while slot->pending_requests counts us */
+	StreamSlot *slot; /* stays this worker's while slot->pending_requests counts us */
 	bool was_wanted;
 } StreamRequest;
 
@@ -94,7 +96,7 @@ close_request(StreamRequest *request)
 	    (request->kind == REQUEST_FORGET || slot->last_start == 0))
 		progress_release_slot(slot);
 	else
-		ConditionVariableBroadcast(&slot->changed);
+		ConditionVariableBroadcast(progress_condition(slot->database_id, slot->stream_id));
 }
 
 static void
@@ -177,12 +179,9 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId subtransaction,
  * ---------------------------------------------------------------------
  */
 
-/*
- * Reserves the stream's slot and remembers the request; NULL when there is no
- * slot left.
- */
-static StreamRequest *
-add_request(RequestKind kind, int64 stream_id, const char *stream_name, Oid owner)
+/* Reserves the worker's slot and remembers the request; false when there is no slot left. */
+static bool
+add_request(RequestKind kind, int64 stream_id, int worker, const char *stream_name, Oid owner)
 {
 	static bool callbacks_registered = false;
 	StreamRequest *request;
@@ -201,7 +200,7 @@ add_request(RequestKind kind, int64 stream_id, const char *stream_name, Oid owne
 	request->subtransaction = GetCurrentSubTransactionId();
 
 	LWLockAcquire(progress_shared->lock, LW_EXCLUSIVE);
-	slot = progress_reserve_slot(MyDatabaseId, stream_id, stream_name, owner);
+	slot = progress_reserve_slot(MyDatabaseId, stream_id, worker, stream_name, owner);
 	if (slot != NULL)
 	{
 		request->slot = slot;
@@ -218,87 +217,115 @@ add_request(RequestKind kind, int64 stream_id, const char *stream_name, Oid owne
 	LWLockRelease(progress_shared->lock);
 
 	if (slot == NULL)
-	{
 		pfree(request);
-		return NULL;
-	}
-	return request;
+	return slot != NULL;
+}
+
+/* Has the stream a slot for a worker of this number, from now or from before? */
+static bool
+has_slot(int64 stream_id, int worker)
+{
+	bool found;
+
+	LWLockAcquire(progress_shared->lock, LW_SHARED);
+	found = progress_find_slot(MyDatabaseId, stream_id, worker) != NULL;
+	LWLockRelease(progress_shared->lock);
+	return found;
 }
 
 void
-progress_start_at_commit(int64 stream_id, const char *stream_name, Oid owner)
+progress_start_at_commit(int64 stream_id, int workers, const char *stream_name, Oid owner)
 {
 	progress_require_available();
 
-	if (add_request(REQUEST_START, stream_id, stream_name, owner) == NULL)
-		ereport(ERROR,
-		        (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-		         errmsg("cannot start stream \"%s\": all %d slots for streams are in use",
-		                stream_name, progress_max_streams),
-		         errhint("Increase kafka_ingest.max_streams and restart the server, or "
-		                 "stop another stream.")));
+	for (int worker = 0; worker < workers; worker++)
+		if (!add_request(REQUEST_START, stream_id, worker, stream_name, owner))
+			ereport(
+			    ERROR,
+			    (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			     errmsg("cannot start stream \"%s\": all %d slots for workers of streams are "
+			            "in use",
+			            stream_name, progress_max_stream_workers),
+			     workers > 1 ? errdetail("The stream has %d workers.", workers) : 0,
+			     errhint("Increase kafka_ingest.max_stream_workers and restart the server, or "
+			             "stop another stream.")));
+	for (int worker = workers; worker < STREAM_MAX_WORKERS; worker++)
+		if (has_slot(stream_id, worker))
+			(void) add_request(REQUEST_FORGET, stream_id, worker, "", InvalidOid);
 }
 
-/* Waits until no worker has the slot; one that takes too long is sent SIGTERM. */
+/*
+ * Is none of the stream's workers there, or on its way?  Those that are there are
+ * sent SIGTERM, if that is wanted.
+ */
+static bool
+workers_gone(int64 stream_id, bool terminate)
+{
+	bool gone = true;
+
+	LWLockAcquire(progress_shared->lock, LW_SHARED);
+	for (int i = 0; i < progress_max_stream_workers; i++)
+	{
+		const StreamSlot *slot = &progress_shared->slots[i];
+
+		if (!slot->in_use || slot->stream_id != stream_id || slot->database_id != MyDatabaseId)
+			continue;
+		gone = gone && slot->worker_pid == 0 && !slot->starting;
+		/* the process can't be gone: it detaches under the lock that we hold */
+		if (slot->worker_pid != 0 && terminate)
+			(void) kill(slot->worker_pid, SIGTERM);
+	}
+	LWLockRelease(progress_shared->lock);
+	return gone;
+}
+
+/* Waits until the stream has no worker; one that takes too long is sent SIGTERM. */
 static void
-wait_for_worker_exit(StreamSlot *slot)
+wait_for_workers_exit(int64 stream_id)
 {
 	static uint32 wait_event = 0;
+	ConditionVariable *changed = progress_condition(MyDatabaseId, stream_id);
 	TimestampTz terminate_at =
 	    TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TERMINATE_AFTER_MS);
 
 	if (wait_event == 0)
 		wait_event = WaitEventExtensionNew("KafkaIngestStreamStop");
 
-	ConditionVariablePrepareToSleep(&slot->changed);
+	ConditionVariablePrepareToSleep(changed);
 	for (;;)
 	{
 		TimestampTz now = GetCurrentTimestamp();
-		bool gone;
+		bool terminate = now >= terminate_at;
 
-		LWLockAcquire(progress_shared->lock, LW_SHARED);
-		gone = slot->worker_pid == 0 && !slot->starting;
-		/* the process can't be gone: it detaches under the lock that we hold */
-		if (slot->worker_pid != 0 && now >= terminate_at)
-		{
-			(void) kill(slot->worker_pid, SIGTERM);
-			terminate_at = TimestampTzPlusMilliseconds(now, TERMINATE_AFTER_MS);
-		}
-		LWLockRelease(progress_shared->lock);
-
-		if (gone)
+		if (workers_gone(stream_id, terminate))
 			break;
-		(void) ConditionVariableTimedSleep(
-		    &slot->changed,
-		    now < terminate_at ? TimestampDifferenceMilliseconds(now, terminate_at)
-		                       : TERMINATE_AFTER_MS,
-		    wait_event);
+		if (terminate)
+			terminate_at = TimestampTzPlusMilliseconds(now, TERMINATE_AFTER_MS);
+		(void) ConditionVariableTimedSleep(changed,
+		                                   TimestampDifferenceMilliseconds(now, terminate_at),
+		                                   wait_event);
 	}
 	ConditionVariableCancelSleep();
 }
 
 void
-progress_stop_now(int64 stream_id, bool forget)
+progress_stop_now(int64 stream_id, int workers, bool forget)
 {
-	StreamSlot slot;
-	StreamRequest *request;
+	RequestKind kind = forget ? REQUEST_FORGET : REQUEST_STOP;
 
 	if (!progress_available())
 		return;
-
-	if (progress_read(MyDatabaseId, stream_id, &slot) && slot.worker_pid == MyProcPid)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
-		                errmsg("stream \"%s\" cannot stop itself", slot.stream_name),
-		                errhint("Stop it from another session.")));
+	progress_refuse_in_worker(stream_id);
 
 	/*
-	 * A stream that has no slot has no worker; the slot is for the start-up
-	 * scan, which may find the stream before our transaction ends.  Where no
-	 * slot is left, it won't get one either.
+	 * What has no slot has no worker; the slots are for the start-up scan, which
+	 * may find the stream before our transaction ends.  Where no slot is left, it
+	 * won't get one either.
 	 */
-	request = add_request(forget ? REQUEST_FORGET : REQUEST_STOP, stream_id, "", InvalidOid);
-	if (request != NULL)
-		wait_for_worker_exit(request->slot);
+	for (int worker = 0; worker < STREAM_MAX_WORKERS; worker++)
+		if (worker < workers || has_slot(stream_id, worker))
+			(void) add_request(kind, stream_id, worker, "", InvalidOid);
+	wait_for_workers_exit(stream_id);
 }
 
 bool

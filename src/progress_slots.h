@@ -15,6 +15,7 @@
 
 #define PROGRESS_DATABASE_SCANS 2    /* databases looked at at the same time at start-up */
 #define PROGRESS_RATE_SECONDS   10.0 /* rows_per_second is over about so long */
+#define PROGRESS_CONDITIONS     64   /* that streams share: see progress_condition() */
 
 /* Recent batches: BatchProgress + BatchPartition[], again and again, in a ring of bytes. */
 typedef struct BatchHistory
@@ -40,7 +41,7 @@ typedef struct ProgressShared
 	int launcher_procno; /* -1: no launcher */
 	/* the last look at a database that came to its end, per process that looks */
 	uint64 finished_scans[PROGRESS_DATABASE_SCANS];
-	ConditionVariable slots_changed; /* a stream got a slot */
+	ConditionVariable stream_changed[PROGRESS_CONDITIONS];
 	StreamDetail *details;
 	StreamSlot slots[FLEXIBLE_ARRAY_MEMBER];
 } ProgressShared;
@@ -49,14 +50,13 @@ extern ProgressShared *progress_shared; /* NULL: not preloaded */
 
 /* --- slots; the caller holds the lock, exclusively where something changes --- */
 
-extern StreamSlot *progress_find_slot(Oid database_id, int64 stream_id);
+extern StreamSlot *progress_find_slot(Oid database_id, int64 stream_id, int worker);
 
 /*
- * The slot of a stream, or a new one for it (not wanted yet); NULL when there
- * is none left.  Slots of streams that nobody wants any more give way, the
- * longest unused first.
+ * The slot of a stream's worker, or a new one for it (not wanted yet); NULL when there
+ * is none left.  Slots that nobody wants any more give way, the longest unused first.
  */
-extern StreamSlot *progress_reserve_slot(Oid database_id, int64 stream_id,
+extern StreamSlot *progress_reserve_slot(Oid database_id, int64 stream_id, int worker,
                                          const char *stream_name, Oid owner);
 
 /* No worker, none on its way, nobody wants one or is about to decide. */
@@ -65,6 +65,14 @@ extern void progress_release_slot(StreamSlot *slot);
 
 /* A worker ended badly: counts it, and sets when the next one may start. */
 extern void progress_note_failure(StreamSlot *slot);
+
+/* --- with or without the lock --- */
+
+/*
+ * Broadcast at commits, state changes and exits of a stream's workers.  Who waits
+ * must look again: other streams may have the same.
+ */
+extern ConditionVariable *progress_condition(Oid database_id, int64 stream_id);
 
 /* --- without the lock --- */
 
@@ -75,12 +83,16 @@ extern void progress_wake_launcher(void);
 /* Delay in microseconds before the next attempt after so many failures, with jitter. */
 extern int64 progress_restart_delay(int failures);
 
-/* Makes a worker wanted for a stream as the catalog says; false when there is no slot left. */
-extern bool progress_want(Oid database_id, int64 stream_id, const char *stream_name, Oid owner);
+/* Makes a stream's worker wanted as the catalog says; false when there is no slot left. */
+extern bool progress_want(Oid database_id, int64 stream_id, int worker, const char *stream_name,
+                          Oid owner);
+
+/* ERRCODE_OBJECT_IN_USE when this process is a worker of the stream. */
+extern void progress_refuse_in_worker(int64 stream_id);
 
 /* --- reading, for the status functions --- */
 
-/* Copies slot number index (see progress_read); false when it is not in use. */
+/* Copies slot number index, except for its mutex; false when it is not in use. */
 extern bool progress_copy_slot(int index, StreamSlot *copy);
 
 /* Palloc'd copies, *count set: 0 when the slot is not that generation's any more. */

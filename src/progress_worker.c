@@ -15,6 +15,7 @@
 
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/timestamp.h"
 
@@ -28,6 +29,12 @@ static StreamDetail *
 my_detail(void)
 {
 	return &progress_shared->details[my_slot - progress_shared->slots];
+}
+
+static void
+announce_change(void)
+{
+	ConditionVariableBroadcast(progress_condition(my_slot->database_id, my_slot->stream_id));
 }
 
 /* ---------------------------------------------------------------------
@@ -70,7 +77,7 @@ detach_worker(int code, Datum arg)
 	if (my_slot->release_at_exit && progress_slot_unused(my_slot))
 		progress_release_slot(my_slot);
 	else
-		ConditionVariableBroadcast(&my_slot->changed);
+		announce_change();
 	LWLockRelease(progress_shared->lock);
 
 	my_slot = NULL;
@@ -103,7 +110,7 @@ progress_attach_worker(int slot_index, uint32 generation)
 		{
 			slot->worker_pid = MyProcPid;
 			slot->worker_procno = MyProcNumber;
-			slot->release_at_exit = false;
+			slot->release_at_exit = slot->look_again = false;
 			seen_start_requests = slot->start_requests;
 			my_slot = slot;
 
@@ -116,14 +123,15 @@ progress_attach_worker(int slot_index, uint32 generation)
 			SpinLockRelease(&slot->mutex);
 		}
 	}
-	ConditionVariableBroadcast(&slot->changed);
+	ConditionVariableBroadcast(progress_condition(slot->database_id, slot->stream_id));
 	LWLockRelease(progress_shared->lock);
 
 	if (!ours)
 	{
 		if (other_worker)
-			ereport(LOG, (errmsg("process %d runs this stream already, this one exits",
-			                     (int) other_pid)));
+			ereport(LOG,
+			        (errmsg("process %d is this worker of the stream already, this one exits",
+			                (int) other_pid)));
 		progress_wake_launcher();
 		proc_exit(0);
 	}
@@ -139,6 +147,48 @@ progress_stop_requested(void)
 	/* even if the request is rolled back before we are gone */
 	exit_expected = true;
 	return true;
+}
+
+void
+progress_refuse_in_worker(int64 stream_id)
+{
+	if (my_slot != NULL && my_slot->stream_id == stream_id)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+		                errmsg("stream \"%s\" cannot stop itself", my_slot->stream_name),
+		                errhint("Stop it from another session.")));
+}
+
+bool
+progress_look_again(void)
+{
+	bool look_again;
+
+	/* unlocked: whoever sets it sets our latch afterwards */
+	if (!*(volatile bool *) &my_slot->look_again)
+		return false;
+	LWLockAcquire(progress_shared->lock, LW_EXCLUSIVE);
+	look_again = my_slot->look_again;
+	my_slot->look_again = false;
+	LWLockRelease(progress_shared->lock);
+	return look_again;
+}
+
+void
+progress_tell_other_workers(void)
+{
+	LWLockAcquire(progress_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < progress_max_stream_workers; i++)
+	{
+		StreamSlot *slot = &progress_shared->slots[i];
+
+		if (slot != my_slot && slot->in_use && slot->stream_id == my_slot->stream_id &&
+		    slot->database_id == my_slot->database_id && slot->worker_pid != 0)
+		{
+			slot->look_again = true;
+			SetLatch(&GetPGProcByNumber(slot->worker_procno)->procLatch);
+		}
+	}
+	LWLockRelease(progress_shared->lock);
 }
 
 void
@@ -179,7 +229,7 @@ change_state(StreamState state, TimestampTz retry_at)
 	my_slot->state = state;
 	my_slot->retry_at = retry_at;
 	SpinLockRelease(&my_slot->mutex);
-	ConditionVariableBroadcast(&my_slot->changed);
+	announce_change();
 }
 
 void
@@ -284,5 +334,5 @@ progress_batch_committed(const BatchProgress *batch, const BatchPartition *parti
 	    my_slot->rows_per_second * decay + batch->input_rows / PROGRESS_RATE_SECONDS;
 	my_slot->rate_at = now;
 	SpinLockRelease(&my_slot->mutex);
-	ConditionVariableBroadcast(&my_slot->changed);
+	announce_change();
 }

@@ -26,9 +26,38 @@ has_groups(const Stream *stream)
 	return stream->foreach_batch == NULL && stream_query_aggregates(stream->source);
 }
 
+/*
+ * A state belongs to all partitions, and so does the watermark: workers would wait for
+ * each other's groups, and close windows that others still fill.
+ */
+static void
+refuse_workers(const Stream *stream)
+{
+	const char *reason = NULL;
+
+	if (stream->workers == 1)
+		return;
+	if (stream->watermark_column != NULL)
+		reason = "The watermark follows the messages of all partitions.";
+	else if (stream->deduplicate_by != NIL)
+		reason = "The keys that have been seen are those of all partitions.";
+	else if (has_groups(stream))
+		reason = "The groups of an aggregation take messages of all partitions.";
+	if (reason != NULL)
+		ereport(
+		    ERROR,
+		    (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		     errmsg("stream \"%s\" can't have more than one worker", stream->name),
+		     errdetail("%s", reason),
+		     errhint(
+		         "Use workers => 1. Modes \"append\" and \"update\" without aggregation, and "
+		         "foreach_batch, can have more.")));
+}
+
 Sink *
 sink_create(const Stream *stream, Oid topic_table)
 {
+	refuse_workers(stream);
 	if (stream->mode != MODE_UPDATE)
 		upsert_refuse_options(stream);
 	privileges_check_server(topic_table);

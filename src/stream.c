@@ -21,8 +21,9 @@
 #include "utils/syscache.h"
 
 /* sub-objects of a stream in the lock table */
-#define STREAM_LOCK_DEFINITION 0
-#define STREAM_LOCK_WORKER     1
+#define STREAM_LOCK_DEFINITION  0
+#define STREAM_LOCK_ERROR_COUNT 1
+#define STREAM_LOCK_WORKER      2 /* and the following ones */
 
 #define STREAM_COLUMNS                                                                         \
 	"s.name, s.stream_id, s.owner::oid, s.source::oid, s.query_view, s.target::oid,"           \
@@ -37,18 +38,19 @@
 	" s.mode, s.key_columns, s.on_tombstone OPERATOR(pg_catalog.=) 'ignore',"                  \
 	" s.version_column, s.watermark_column, s.watermark_delay, s.deduplicate_by,"              \
 	" s.foreach_batch, s.notify,"                                                              \
-	" s.on_error, coalesce(s.max_errors, 0), coalesce(s.max_errors_per_batch, 0)"
+	" s.on_error, coalesce(s.max_errors, 0), coalesce(s.max_errors_per_batch, 0), s.workers"
 
 /* Columns of kafka.stream that users choose: the parameters $1, $2, ... of stream_settings(). */
-#define STREAM_SETTINGS 19
+#define STREAM_SETTINGS 20
 #define STREAM_SETTING_NAMES                                                                   \
 	"source, query_view, target, on_conflict, trigger, trigger_interval,"                      \
 	" max_offsets_per_trigger, mode, key_columns, on_tombstone, version_column,"               \
 	" watermark_column, watermark_delay, deduplicate_by, foreach_batch, notify, on_error, "    \
 	"max_errors,"                                                                              \
-	" max_errors_per_batch"
+	" max_errors_per_batch, workers"
 #define STREAM_SETTING_PARAMETERS                                                              \
-	"$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19"
+	"$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, "   \
+	"$20"
 
 static const char *const mode_names[] = {"append", "update", "complete"};
 static const char *const on_error_names[] = {"stop", "skip", "dead_letter"};
@@ -69,13 +71,22 @@ stream_lock(int64 stream_id, LOCKMODE mode)
 	(void) LockAcquire(&tag, mode, false, false);
 }
 
+void
+stream_lock_error_count(int64 stream_id)
+{
+	LOCKTAG tag;
+
+	stream_lock_tag(&tag, stream_id, STREAM_LOCK_ERROR_COUNT);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
 bool
-stream_try_lock_worker(int64 stream_id)
+stream_try_lock_worker(int64 stream_id, int worker)
 {
 	LOCKTAG tag;
 	LockAcquireResult result;
 
-	stream_lock_tag(&tag, stream_id, STREAM_LOCK_WORKER);
+	stream_lock_tag(&tag, stream_id, STREAM_LOCK_WORKER + worker);
 	/* session locks of the default method are lost when a transaction aborts */
 	tag.locktag_lockmethodid = USER_LOCKMETHOD;
 	result = LockAcquire(&tag, AccessExclusiveLock, true, true);
@@ -184,6 +195,7 @@ stream_fetch(const char *condition, Oid type, Datum value)
 		    (StreamOnError) row_word(23, on_error_names, lengthof(on_error_names));
 		stream->max_errors = DatumGetInt64(row_datum(24));
 		stream->max_errors_per_batch = DatumGetInt64(row_datum(25));
+		stream->workers = DatumGetInt32(row_datum(26));
 	}
 	catalog_end(&access);
 	return stream;
@@ -251,7 +263,7 @@ strings_datum(List *strings)
 	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
-/* What the statement's parameters $1 ... $19 are. */
+/* What the statement's parameters $1 ... $20 are. */
 static void
 stream_settings(const Stream *stream, Oid *types, Datum *values, char *nulls)
 {
@@ -297,6 +309,7 @@ stream_settings(const Stream *stream, Oid *types, Datum *values, char *nulls)
 	SETTING(INT8OID, stream->max_errors == 0, Int64GetDatum(stream->max_errors));
 	SETTING(INT8OID, stream->max_errors_per_batch == 0,
 	        Int64GetDatum(stream->max_errors_per_batch));
+	SETTING(INT4OID, false, Int32GetDatum(stream->workers));
 #undef SETTING
 	Assert(count == STREAM_SETTINGS);
 }
@@ -324,7 +337,7 @@ stream_insert(Stream *stream)
 	    catalog_execute(SPI_OK_INSERT,
 	                    "INSERT INTO kafka.stream (" STREAM_SETTING_NAMES
 	                    ", name, stream_id, owner,"
-	                    " enabled) VALUES (" STREAM_SETTING_PARAMETERS ", $20, $21, $22, false)"
+	                    " enabled) VALUES (" STREAM_SETTING_PARAMETERS ", $21, $22, $23, false)"
 	                    " ON CONFLICT (name) DO NOTHING",
 	                    lengthof(types), types, values, nulls);
 	catalog_end(&access);
@@ -350,7 +363,7 @@ stream_update(const Stream *stream)
 	catalog_begin(&access);
 	catalog_execute(SPI_OK_UPDATE,
 	                "UPDATE kafka.stream SET (" STREAM_SETTING_NAMES
-	                ") = ROW (" STREAM_SETTING_PARAMETERS ") WHERE stream_id = $20",
+	                ") = ROW (" STREAM_SETTING_PARAMETERS ") WHERE stream_id = $21",
 	                lengthof(types), types, values, nulls);
 	catalog_end(&access);
 }

@@ -13,6 +13,8 @@
 #include "nodes/pg_list.h"
 #include "storage/lockdefs.h"
 
+#define STREAM_MAX_WORKERS 64
+
 typedef enum StreamTrigger
 {
 	TRIGGER_PROCESSING_TIME, /* as soon as possible, or every trigger_interval */
@@ -57,6 +59,7 @@ typedef struct Stream
 	StreamTrigger trigger;
 	int64 trigger_interval_ms;
 	int64 max_offsets_per_trigger; /* 0: no limit */
+	int workers;                   /* that share the partitions: 1 .. STREAM_MAX_WORKERS */
 	bool enabled;                  /* a worker shall run ... */
 	bool started_here;             /* ... in this very cluster and database */
 	bool failed;                   /* error_at is set */
@@ -69,10 +72,16 @@ typedef struct Stream
 extern void stream_lock(int64 stream_id, LOCKMODE mode);
 
 /*
- * The right to run the stream, held by its worker for its life (a session
+ * The right to be the worker of this number, held by it for its life (a session
  * lock); false when another process has it.
  */
-extern bool stream_try_lock_worker(int64 stream_id);
+extern bool stream_try_lock_worker(int64 stream_id, int worker);
+
+/*
+ * Until the end of the transaction no other worker of the stream counts bad
+ * messages against max_errors.
+ */
+extern void stream_lock_error_count(int64 stream_id);
 
 /*
  * Reads a stream by name or by id, in the current memory context.  By name:

@@ -46,6 +46,17 @@ on_error_argument(const char *value)
 	         errhint("Valid values are \"stop\", \"skip\" and \"dead_letter\".")));
 }
 
+static int
+workers_argument(Datum value)
+{
+	int workers = DatumGetInt32(value);
+
+	if (workers < 1 || workers > STREAM_MAX_WORKERS)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("workers must be between 1 and %d", STREAM_MAX_WORKERS)));
+	return workers;
+}
+
 /* --- shared steps --- */
 
 /* A consumer for look-ups, with the connection that the stream's worker will have. */
@@ -95,11 +106,11 @@ start_at_commit(const Stream *stream)
 {
 	pin_end_positions(stream);
 	stream_set_enabled(stream->stream_id, true);
-	progress_start_at_commit(stream->stream_id, stream->name, stream->owner);
+	progress_start_at_commit(stream->stream_id, stream->workers, stream->name, stream->owner);
 }
 
 /*
- * The stream whose definition the caller is about to change: its worker is
+ * The stream whose definition the caller is about to change: its workers are
  * gone, and its definition locked.
  */
 static Stream *
@@ -109,7 +120,7 @@ stop_and_lock(const char *name, bool missing_ok, bool forget)
 
 	if (stream == NULL)
 		return NULL;
-	progress_stop_now(stream->stream_id, forget);
+	progress_stop_now(stream->stream_id, stream->workers, forget);
 	stream_lock(stream->stream_id, AccessExclusiveLock);
 	/* another session may have been faster */
 	return stream_load_owned(name, missing_ok);
@@ -130,6 +141,12 @@ check_definition(const Stream *stream)
 	MemoryContext old_context = MemoryContextSwitchTo(scratch);
 	OwnerIdentity saved;
 
+	if (stream->max_offsets_per_trigger > 0 &&
+	    stream->max_offsets_per_trigger < stream->workers)
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		         errmsg("max_offsets_per_trigger must be at least the number of workers"),
+		         errdetail("The %d workers share it.", stream->workers)));
 	become_owner(stream, &saved);
 	(void) sink_create(stream, stream_query_topic_table(stream->source));
 	restore_identity(&saved);
@@ -178,6 +195,7 @@ enum
 	CREATE_DEDUPLICATE_BY,
 	CREATE_FOREACH_BATCH,
 	CREATE_NOTIFY,
+	CREATE_WORKERS,
 	CREATE_START
 };
 
@@ -268,6 +286,8 @@ stream_from_arguments(FunctionCallInfo fcinfo)
 		                errmsg("invalid channel name \"%s\"", stream->notify),
 		                errdetail("A name has from 1 to %d bytes.", NAMEDATALEN - 1)));
 
+	stream->workers =
+	    PG_ARGISNULL(CREATE_WORKERS) ? 1 : workers_argument(PG_GETARG_DATUM(CREATE_WORKERS));
 	stream->owner = GetUserId();
 	if (!PG_ARGISNULL(CREATE_TARGET))
 		stream->target = PG_GETARG_OID(CREATE_TARGET);
@@ -327,8 +347,9 @@ kafka_start_stream(PG_FUNCTION_ARGS)
 	{
 		if (runs_here(stream) && stream->trigger == TRIGGER_PROCESSING_TIME)
 		{
-			/* only to wake the launcher up: the worker, if there is one, stays */
-			progress_start_at_commit(stream->stream_id, stream->name, stream->owner);
+			/* only to wake the launcher up: the workers that are there stay */
+			progress_start_at_commit(stream->stream_id, stream->workers, stream->name,
+			                         stream->owner);
 			PG_RETURN_VOID();
 		}
 		stream = stop_and_lock(name, false, false);
@@ -406,6 +427,8 @@ kafka_alter_stream(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(9))
 		stream->max_errors_per_batch =
 		    limit_argument("max_errors_per_batch", PG_GETARG_DATUM(9), 0);
+	if (!PG_ARGISNULL(10))
+		stream->workers = workers_argument(PG_GETARG_DATUM(10));
 	if (query != NULL)
 	{
 		stream->source = stream_create_query_view(stream, stream_query_qualify(query));

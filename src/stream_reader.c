@@ -95,6 +95,13 @@ allocate_partitions(StreamReader *reader)
 	}
 }
 
+/* Partitions are dealt out to the stream's workers by their numbers, once and for all. */
+static bool
+is_ours(const StreamReader *reader, int32 partition)
+{
+	return partition % reader->stream->workers == reader->worker;
+}
+
 static bool
 partition_at_end(const StreamReader *reader, int32 partition, int64 position)
 {
@@ -121,7 +128,7 @@ start_partition(StreamReader *reader, int32 partition)
 	reader->fetched_up_to[partition] = next_offset;
 	reader->end_seen[partition] = -1;
 	reader->quota[partition] = 0;
-	if (!partition_at_end(reader, partition, next_offset))
+	if (is_ours(reader, partition) && !partition_at_end(reader, partition, next_offset))
 		kafka_consumer_start_partition(reader->consumer, partition, from);
 }
 
@@ -166,10 +173,14 @@ check_checkpoint(StreamReader *reader)
 	                                  KAFKA_OFFSET_EARLIEST);
 	high = kafka_consumer_lookup_range(reader->consumer, 0, checkpoint->count,
 	                                   KAFKA_OFFSET_LATEST);
+	progress_forget_partitions();
 	for (int i = 0; i < checkpoint->count; i++)
 	{
 		int64 next_offset = checkpoint->positions[i].next_offset;
 
+		/* the others are for those who read them: they may have moved since we looked */
+		if (!is_ours(reader, i))
+			continue;
 		if (next_offset < low[i].offset || next_offset > high[i].offset)
 			data_loss(reader, i, low[i].offset, high[i].offset);
 		checkpoint->positions[i].low_watermark = low[i].offset;
@@ -178,12 +189,13 @@ check_checkpoint(StreamReader *reader)
 }
 
 StreamReader *
-stream_reader_open(const Stream *stream, const char *topic, const KafkaConnection *connection,
-                   Checkpoint *checkpoint)
+stream_reader_open(const Stream *stream, int worker, const char *topic,
+                   const KafkaConnection *connection, Checkpoint *checkpoint)
 {
 	StreamReader *reader = palloc0(sizeof(StreamReader));
 
 	reader->stream = stream;
+	reader->worker = worker;
 	reader->topic = topic;
 	reader->checkpoint = checkpoint;
 	reader->other_message.partition = -1;
@@ -217,23 +229,16 @@ stream_reader_find_new_partitions(StreamReader *reader, int *count)
 }
 
 void
-stream_reader_add_partitions(StreamReader *reader, const KafkaPartitionOffset *positions,
-                             int count)
+stream_reader_add_partitions(StreamReader *reader, const Checkpoint *stored)
 {
 	Checkpoint *checkpoint = reader->checkpoint;
 	int known = checkpoint->count;
 
 	checkpoint->positions =
-	    repalloc(checkpoint->positions, sizeof(PartitionPosition) * (known + count));
-	for (int i = 0; i < count; i++)
-	{
-		checkpoint->positions[known + i].partition = positions[i].partition;
-		checkpoint->positions[known + i].next_offset = positions[i].offset;
-		checkpoint->positions[known + i].end_offset = -1;
-		checkpoint->positions[known + i].last_offset = -1;
-		checkpoint->positions[known + i].last_message_ms = -1;
-	}
-	checkpoint->count = known + count;
+	    repalloc(checkpoint->positions, sizeof(PartitionPosition) * stored->count);
+	memcpy(checkpoint->positions + known, stored->positions + known,
+	       sizeof(PartitionPosition) * (stored->count - known));
+	checkpoint->count = stored->count;
 	allocate_partitions(reader);
 	for (int i = known; i < checkpoint->count; i++)
 		start_partition(reader, i);
@@ -260,13 +265,19 @@ share_quota(StreamReader *reader, int64 limit)
 	Checkpoint *checkpoint = reader->checkpoint;
 	int64 total = 0;
 	int64 shared = 0;
-	int largest = 0;
+	int largest = -1;
 
 	for (int i = 0; i < checkpoint->count; i++)
 	{
-		int64 high = stream_reader_high_watermark(reader, i);
-		int64 backlog = high - checkpoint->positions[i].next_offset;
+		int64 high;
+		int64 backlog;
 
+		reader->quota[i] = 0;
+		reader->quota_is_backlog[i] = false;
+		if (!is_ours(reader, i))
+			continue;
+		high = stream_reader_high_watermark(reader, i);
+		backlog = high - checkpoint->positions[i].next_offset;
 		reader->quota_is_backlog[i] = backlog > 0;
 		/* what came since the last look, or before the first, may be taken, too */
 		reader->quota[i] = Max(backlog, 1);
@@ -274,13 +285,17 @@ share_quota(StreamReader *reader, int64 limit)
 	}
 	for (int i = 0; i < checkpoint->count; i++)
 	{
+		if (!is_ours(reader, i))
+			continue;
 		if (total > limit)
 			reader->quota[i] =
 			    Max((int64) ((double) reader->quota[i] * limit / total), INT64CONST(1));
 		shared += reader->quota[i];
-		if (reader->quota[i] > reader->quota[largest])
+		if (largest < 0 || reader->quota[i] > reader->quota[largest])
 			largest = i;
 	}
+	if (largest < 0)
+		return;
 	/* rounding up the small ones must not pass the limit; what is left over goes to the largest */
 	reader->quota[largest] = Max(reader->quota[largest] + limit - shared, INT64CONST(1));
 }
@@ -426,8 +441,11 @@ pass_markers(StreamReader *reader)
 	for (int i = 0; i < reader->checkpoint->count; i++)
 	{
 		int64 end = reader->checkpoint->positions[i].end_offset;
-		int64 position = Max(reader->end_seen[i], kafka_consumer_position(reader->consumer, i));
+		int64 position;
 
+		if (!is_ours(reader, i))
+			continue;
+		position = Max(reader->end_seen[i], kafka_consumer_position(reader->consumer, i));
 		if (reader->held->count > 0 && reader->quota[i] < 0)
 			continue;
 		/* what is behind the end of available_now has been dropped, not read */
@@ -461,6 +479,19 @@ gather_all(StreamReader *reader, size_t max_bytes)
 }
 
 /*
+ * This worker's part of max_offsets_per_trigger: the limit is the stream's, and what its
+ * workers take together.  Those that have no partition take nothing.
+ */
+static int64
+own_limit(const StreamReader *reader)
+{
+	int64 limit = reader->stream->max_offsets_per_trigger;
+	int readers = Min(reader->stream->workers, reader->checkpoint->count);
+
+	return limit / readers + (reader->worker < limit % readers ? 1 : 0);
+}
+
+/*
  * The same under max_offsets_per_trigger.  A share of each partition means
  * that more may have to be fetched than is taken: a long backlog of one
  * partition can stand in the queue before the few messages of another.
@@ -468,7 +499,7 @@ gather_all(StreamReader *reader, size_t max_bytes)
 static void
 gather_shares(StreamReader *reader, size_t max_bytes)
 {
-	int limit = (int) Min(reader->stream->max_offsets_per_trigger, max_batch_messages);
+	int limit = (int) Min(own_limit(reader), max_batch_messages);
 
 	share_quota(reader, limit);
 	kafka_message_batch_move(reader->held, reader->batch, within_quota, reader);
@@ -509,7 +540,8 @@ bool
 stream_reader_at_end(const StreamReader *reader)
 {
 	for (int i = 0; i < reader->checkpoint->count; i++)
-		if (!partition_at_end(reader, i, reader->checkpoint->positions[i].next_offset))
+		if (is_ours(reader, i) &&
+		    !partition_at_end(reader, i, reader->checkpoint->positions[i].next_offset))
 			return false;
 	return true;
 }
@@ -522,7 +554,7 @@ stream_reader_report(StreamReader *reader)
 		int64 low;
 		int64 high;
 
-		if (kafka_consumer_watermarks(reader->consumer, i, &low, &high))
+		if (is_ours(reader, i) && kafka_consumer_watermarks(reader->consumer, i, &low, &high))
 			progress_set_partition(i, reader->checkpoint->positions[i].next_offset, low, high,
 			                       -1);
 	}
@@ -537,6 +569,8 @@ stream_reader_caught_up(StreamReader *reader)
 	{
 		int64 next_offset = reader->checkpoint->positions[i].next_offset;
 
+		if (!is_ours(reader, i))
+			continue;
 		if (reader->end_seen[i] < 0 || next_offset < reader->end_seen[i] ||
 		    next_offset < stream_reader_high_watermark(reader, i))
 			return false;

@@ -23,6 +23,7 @@ typedef struct StreamReader
 	const Stream *stream;
 	const char *topic;
 	KafkaConsumer *consumer;
+	int worker;               /* reads the partitions of this number modulo stream->workers */
 	Checkpoint *checkpoint;   /* positions as committed; kept up by micro_batch.c */
 	KafkaMessageBatch *batch; /* messages of the micro-batch being gathered or run */
 	int64 *read_up_to;        /* by partition: next position once the batch is committed */
@@ -43,12 +44,13 @@ typedef struct StreamReader
 } StreamReader;
 
 /*
- * Starts to fetch at the checkpoint.  Contacts the cluster; not in a
- * transaction.  Raises ERRCODE_DATA_CORRUPTED with the missing range when the log no longer holds
+ * Starts to fetch at the checkpoint the partitions that are the worker's: those of its
+ * number modulo the stream's workers.  Positions of the others stay as the checkpoint
+ * says, and nothing is read there.  Contacts the cluster; not in a transaction.  Raises ERRCODE_DATA_CORRUPTED with the missing range when the log no longer holds
  * a stored position, and the errors of the look-ups.  The reader lives in the current
  * memory context, and ends with it.
  */
-extern StreamReader *stream_reader_open(const Stream *stream, const char *topic,
+extern StreamReader *stream_reader_open(const Stream *stream, int worker, const char *topic,
                                         const KafkaConnection *connection,
                                         Checkpoint *checkpoint);
 
@@ -59,9 +61,11 @@ extern StreamReader *stream_reader_open(const Stream *stream, const char *topic,
 extern KafkaPartitionOffset *stream_reader_find_new_partitions(StreamReader *reader,
                                                                int *count);
 
-/* Takes up partitions that have been stored in the checkpoint. */
-extern void stream_reader_add_partitions(StreamReader *reader,
-                                         const KafkaPartitionOffset *positions, int count);
+/*
+ * Takes up partitions that have been stored: "stored" is the checkpoint with them, of
+ * which those are copied that the reader does not have yet.
+ */
+extern void stream_reader_add_partitions(StreamReader *reader, const Checkpoint *stored);
 
 /*
  * Takes what is here into reader->batch, up to the limits, without waiting.
@@ -71,10 +75,10 @@ extern void stream_reader_add_partitions(StreamReader *reader,
  */
 extern bool stream_reader_gather(StreamReader *reader);
 
-/* available_now: every partition has reached its end. */
+/* available_now: every partition that is read here has reached its end. */
 extern bool stream_reader_at_end(const StreamReader *reader);
 
-/* All that is in the topic, as far as Kafka has told us, is committed. */
+/* All that is in these partitions, as far as Kafka has told us, is committed. */
 extern bool stream_reader_caught_up(StreamReader *reader);
 
 /* Positions and watermarks into shared memory. */

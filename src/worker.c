@@ -1,12 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * worker.c
- *	  The process that runs one stream: open, loop, back off, give up.
+ *	  The process that runs a stream, or its share of the partitions: open, loop,
+ *	  back off, give up.
  *
  * Loads the stream, waits for messages without a transaction, has
  * micro_batch.c write them, and decides what an error means.  Everything it
  * knows is in the catalog: after an error that may pass it throws all away
- * and begins anew.  When workers start is left to launcher.c.
+ * and begins anew.  When workers start is left to launcher.c.  The workers of one
+ * stream share nothing but the catalog: each has its own partitions and batches.
  *
  *-------------------------------------------------------------------------
  */
@@ -90,9 +92,9 @@ worker_error_context(void *argument)
 {
 	if (current_run == NULL || current_run->stream == NULL)
 		return;
-	if (IsTransactionState())
+	if (IsTransactionState() && current_run->reader != NULL)
 		errcontext("kafka stream \"%s\", batch %lld", current_run->stream->name,
-		           (long long) current_run->batch_id + 1);
+		           (long long) micro_batch_next_id(current_run));
 	else
 		errcontext("kafka stream \"%s\"", current_run->stream->name);
 }
@@ -109,6 +111,7 @@ take_up_new_partitions(StreamRun *run)
 {
 	MemoryContext run_context = CurrentMemoryContext;
 	KafkaPartitionOffset *added;
+	Checkpoint *stored;
 	int added_count;
 
 	added = stream_reader_find_new_partitions(run->reader, &added_count);
@@ -119,9 +122,14 @@ take_up_new_partitions(StreamRun *run)
 	if (!micro_batch_begin_transaction(run->stream))
 		return false;
 	checkpoint_add_partitions(run->stream->name, run->topic, added, added_count);
+	/* another worker may have been faster, and their owner have moved already */
+	MemoryContextSwitchTo(run_context);
+	stored = checkpoint_load(run->stream->name, run->topic);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(run_context);
-	stream_reader_add_partitions(run->reader, added, added_count);
+	stream_reader_add_partitions(run->reader, stored);
+	pfree(stored->positions);
+	pfree(stored);
 	pfree(added);
 	return true;
 }
@@ -131,7 +139,7 @@ take_up_new_partitions(StreamRun *run)
  * connects to Kafka.  NULL: the stream is not to be run.
  */
 static StreamRun *
-open_stream(int64 stream_id)
+open_stream(int64 stream_id, int worker)
 {
 	MemoryContext run_context = CurrentMemoryContext;
 	StreamRun *run = palloc0(sizeof(StreamRun));
@@ -154,13 +162,16 @@ open_stream(int64 stream_id)
 	stream_lock(stream_id, AccessShareLock);
 	MemoryContextSwitchTo(run_context);
 	run->stream = stream = stream_load_by_id(stream_id);
-	if (stream == NULL || !stream->enabled || !stream->started_here || stream->failed)
+	if (stream == NULL || !stream->enabled || !stream->started_here || stream->failed ||
+	    worker >= stream->workers)
 	{
 		CommitTransactionCommand();
 		return NULL;
 	}
 	progress_set_name(stream->name, stream->owner);
-	pgstat_report_appname(psprintf("kafka_ingest %s", stream->name));
+	pgstat_report_appname(stream->workers == 1
+	                          ? psprintf("kafka_ingest %s", stream->name)
+	                          : psprintf("kafka_ingest %s %d", stream->name, worker));
 	stream_check_objects(stream);
 
 	run->sink_context =
@@ -188,7 +199,7 @@ open_stream(int64 stream_id)
 	MemoryContextSwitchTo(run_context);
 
 	pgstat_report_activity(STATE_IDLE, NULL);
-	run->reader = stream_reader_open(stream, run->topic, connection, checkpoint);
+	run->reader = stream_reader_open(stream, worker, run->topic, connection, checkpoint);
 	return take_up_new_partitions(run) ? run : NULL;
 }
 
@@ -220,15 +231,26 @@ refresh(StreamRun *run)
 	return take_up_new_partitions(run);
 }
 
-/* available_now: done.  The stream is stopped in the catalog, unless it was changed meanwhile. */
+/*
+ * available_now: this worker is done.  Whose commit was the last stops the stream in the
+ * catalog, unless it was changed meanwhile.
+ */
 static void
 finish_available_now(StreamRun *run)
 {
+	const Stream *stored;
+	bool at_end = false;
+
 	if (!micro_batch_begin_transaction(run->stream))
 		return;
-	if (stream_load_by_id(run->stream->stream_id) != NULL)
+	stored = stream_load_by_id(run->stream->stream_id);
+	if (stored != NULL && !stored->failed)
+		at_end = checkpoint_at_end(run->stream->name, run->topic);
+	if (at_end)
 		stream_set_enabled(run->stream->stream_id, false);
 	CommitTransactionCommand();
+	if (!at_end)
+		return;
 	ereport(LOG, (errmsg("kafka stream \"%s\" has processed all that was available",
 	                     run->stream->name)));
 }
@@ -269,9 +291,9 @@ set_state(StreamState state)
 
 /* Processes batches until something ends it; errors come out as such. */
 static RunOutcome
-run_stream(int64 stream_id)
+run_stream(int64 stream_id, int worker)
 {
-	StreamRun *run = open_stream(stream_id);
+	StreamRun *run = open_stream(stream_id, worker);
 	StreamReader *reader;
 	TimestampTz next_refresh;
 	TimestampTz next_trigger = 0;
@@ -297,7 +319,7 @@ run_stream(int64 stream_id)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		if (connection_changed)
+		if (connection_changed || progress_look_again())
 			return RUN_RELOAD;
 
 		if (now >= next_refresh)
@@ -393,7 +415,7 @@ back_off(const ErrorData *error, int failures)
 		CHECK_FOR_INTERRUPTS();
 		if (progress_stop_requested())
 			return true;
-		if (now >= retry_at)
+		if (now >= retry_at || progress_look_again())
 			return false;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 		                 TimestampDifferenceMilliseconds(now, retry_at) + 1, wait_for_retry);
@@ -402,7 +424,7 @@ back_off(const ErrorData *error, int failures)
 }
 
 /*
- * The stream is failed from now on, for the reason given.  A name that isn't
+ * The stream is failed from now on, for the reason given, and its other workers end.  A name that isn't
  * found is most often one that a trigger or function takes from a search_path.
  */
 static void
@@ -430,6 +452,7 @@ give_up(int64 stream_id, ErrorData *error)
 		stream_record_failure(stream_id, error);
 	}
 	CommitTransactionCommand();
+	progress_tell_other_workers();
 }
 
 static void
@@ -464,17 +487,16 @@ kafka_stream_worker_main(Datum main_arg)
 	ErrorContextCallback context_callback;
 	int volatile failures = 0;
 	int volatile surprises = 0;
-	int64 volatile last_batch = 0;
 	RunOutcome volatile outcome = RUN_RELOAD;
 
 	memcpy(&arguments, MyBgworkerEntry->bgw_extra, sizeof(arguments));
 	initialize_process(DatumGetInt32(main_arg), &arguments);
 
 	StartTransactionCommand();
-	if (catalog_exists() && !stream_try_lock_worker(arguments.stream_id))
+	if (catalog_exists() && !stream_try_lock_worker(arguments.stream_id, arguments.worker))
 	{
-		ereport(LOG, (errmsg("another process runs kafka stream %lld already",
-		                     (long long) arguments.stream_id)));
+		ereport(LOG, (errmsg("another process is worker %d of kafka stream %lld already",
+		                     arguments.worker, (long long) arguments.stream_id)));
 		proc_exit(1);
 	}
 	CommitTransactionCommand();
@@ -494,7 +516,7 @@ kafka_stream_worker_main(Datum main_arg)
 		MemoryContextSwitchTo(run_context);
 		PG_TRY();
 		{
-			outcome = run_stream(arguments.stream_id);
+			outcome = run_stream(arguments.stream_id, arguments.worker);
 		}
 		PG_CATCH();
 		{
@@ -508,9 +530,8 @@ kafka_stream_worker_main(Datum main_arg)
 		}
 		PG_END_TRY();
 
-		if (current_run != NULL && current_run->batch_id > last_batch)
+		if (current_run != NULL && current_run->progressed)
 		{
-			last_batch = current_run->batch_id;
 			failures = 0;
 			surprises = 0;
 		}

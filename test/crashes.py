@@ -8,9 +8,10 @@ import psycopg
 from harness.processes import wait_until
 
 
-def kill_worker(db, name="s"):
-    """kill -9; returns when the server has recovered and the stream has a worker again."""
-    os.kill(db.worker_pid(name), signal.SIGKILL)
+def kill_worker(db, name="s", pid=None):
+    """kill -9 of the stream's worker, or of the given one; returns when the server has recovered
+    and the stream has a worker again."""
+    os.kill(pid or db.worker_pid(name), signal.SIGKILL)
     wait_until(lambda: not _alive(db))
     db.reconnect()
     db.worker_pid(name)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture
 def hundred(new_cluster, topic, kafka):
     """A server with a hundred streams and twelve processes for workers."""
-    cluster = new_cluster({"max_worker_processes": 12, "kafka_ingest.max_streams": 128, "kafka_ingest.max_restart_delay": "5s",
+    cluster = new_cluster({"max_worker_processes": 12, "kafka_ingest.max_stream_workers": 128, "kafka_ingest.max_restart_delay": "5s",
                            "max_connections": 20}).start()
     db = Database(cluster)
     db.create_server(kafka.address)
