@@ -13,7 +13,7 @@ REGRESS = $(filter-out kafka_ingest--%,$(basename $(notdir $(wildcard sql/*.sql)
 REGRESS_OPTS = --inputdir=.
 
 # These install what they need, so PostgreSQL need not be here yet.
-DEVELOPMENT_GOALS = check check-faults check-all fuzz demo demo-stop bench format check-format
+DEVELOPMENT_GOALS = check check-faults check-all check-sanitize fuzz soak demo demo-stop bench format check-format
 ifeq ($(filter $(DEVELOPMENT_GOALS),$(MAKECMDGOALS)),)
 
 PG_CONFIG ?= pg_config
@@ -37,11 +37,20 @@ check-faults:
 check-all:
 	@KAFKA_INGEST_PACKAGES="$(FUZZ_PACKAGES)" test/run.sh harness.check main faults
 
+# The tests of "check" on one version, with AddressSanitizer and UndefinedBehaviorSanitizer.
+check-sanitize:
+	@test/run.sh harness.check sanitize
+
 # Looks for messages that the decoders get wrong; SEED=... repeats a run.
 FUZZ_PACKAGES = clang-14 libclang-rt-14-dev
 fuzz: SECONDS = 300
 fuzz:
 	@KAFKA_INGEST_PACKAGES="$(FUZZ_PACKAGES)" test/run.sh fuzz --seconds=$(SECONDS) $(if $(SEED),--seed=$(SEED))
+
+# Load in every mode and random faults, and an exact count at the end; SEED=... repeats a run.
+soak: SECONDS = 300
+soak:
+	@test/run.sh soak --seconds=$(SECONDS) $(if $(SEED),--seed=$(SEED)) $(if $(VERSION),--postgres-version=$(VERSION))
 
 # A private PostgreSQL and Kafka with a stream between them, to look at for an hour.
 demo:

@@ -21,6 +21,8 @@ _numbers = itertools.count(1)
 
 def pytest_addoption(parser):
     parser.addoption("--postgres-version", type=int, choices=VERSIONS, default=VERSIONS[0])
+    parser.addoption("--sanitize", action="store_true", help="build and run with AddressSanitizer and "
+                                                             "UndefinedBehaviorSanitizer (PostgreSQL 18)")
     parser.addoption("--seed", default="0", help="for what is generated at random")
     parser.addoption("--installation", help="directory of a PostgreSQL copy with the extension in it; "
                                             "default: a new one is built")
@@ -35,7 +37,10 @@ def run_directory(request):
     directory = paths.RunDirectory()
     yield directory
     stop_all()
-    if request.session.testsfailed:
+    reports = list(directory.path.glob("sanitizer/*"))
+    for report in reports:
+        print(f"\n{report.name}:\n{report.read_text()[:6000]}")
+    if request.session.testsfailed or reports:
         kept = directory.keep_logs(f"pytest-{request.config.getoption('--postgres-version')}")
         print(f"\nlogs of the servers: {kept}")
     directory.remove()
@@ -46,8 +51,11 @@ def installation(request, run_directory):
     version = request.config.getoption("--postgres-version")
     directory = request.config.getoption("--installation")
     if directory:
-        return Installation(version, pathlib.Path(directory))
-    return build.build(version, run_directory)
+        installation = Installation(version, pathlib.Path(directory))
+        if request.config.getoption("--sanitize"):
+            build.run_sanitized(installation, run_directory)
+        return installation
+    return build.build(version, run_directory, sanitized=request.config.getoption("--sanitize"))
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,26 @@ def test_recreated_and_longer(db, topic, kafka, stopped):
     assert db.column("SELECT id FROM target WHERE id >= 100 ORDER BY id") == list(range(100, 160))
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+def test_recreated_and_shorter(db, topic, kafka, stopped):
+    db.create_tables(topic)
+    topic.produce_sequence(15)
+    db.create_stream()
+    db.process_all_available()
+    if stopped:
+        db.call("stop_stream")
+    recreate(kafka, topic, range(100, 106))
+    if stopped:
+        db.call("start_stream")
+    status = db.wait_for_state("failed", timeout=60)
+    assert "reset_stream" in status.last_error_hint, status
+    assert db.value("SELECT count(*) FROM target") == 15
+    db.call("reset_stream")
+    db.call("start_stream")
+    db.process_all_available()
+    assert db.column("SELECT id FROM target WHERE id >= 100 ORDER BY id") == list(range(100, 106))
+
+
 def test_deleted(db, topic, kafka):
     db.create_tables(topic)
     topic.produce_sequence(15)

@@ -14,6 +14,12 @@ FLAGS = {
     18: ["CFLAGS=-O2 -fPIC -fvisibility=hidden -fno-strict-aliasing -fwrapv -Werror"],
 }
 
+# Errors end the process, and with it the test.
+SANITIZED_VERSION = 18  # Debian's PostgreSQL 15 hangs with the sanitizers' runtime loaded
+SANITIZED = ["CFLAGS=-O1 -g -fPIC -fvisibility=hidden -fno-strict-aliasing -fwrapv -fno-omit-frame-pointer "
+             "-fsanitize=address,undefined -fno-sanitize=alignment -fno-sanitize-recover=undefined",
+             "COPT=-fsanitize=address,undefined"]
+
 
 class BuildError(Exception):
     pass
@@ -23,8 +29,11 @@ def source_tree(run_directory, version):
     return run_directory.path / f"source{version}"
 
 
-def build(version, run_directory):
-    """Returns an Installation with the extension in it, or raises BuildError."""
+def build(version, run_directory, sanitized=False):
+    """Returns an Installation with the extension in it, or raises BuildError.
+
+    sanitized: built, and run, with AddressSanitizer and UndefinedBehaviorSanitizer.
+    """
     installation = Installation.copy(version, run_directory.path / f"pg{version}")
     tree = source_tree(run_directory, version)
     tree.mkdir()
@@ -34,11 +43,23 @@ def build(version, run_directory):
         shutil.copytree(paths.SOURCE / name, tree / name, ignore=shutil.ignore_patterns("*.o", "*.bc"))
     log = run_directory.logs / f"build{version}.log"
     try:
-        make(installation, tree, log, "-j2", "all")
-        make(installation, tree, log, "install")
+        flags = SANITIZED if sanitized else []
+        make(installation, tree, log, "-j2", *flags, "all")
+        make(installation, tree, log, *flags, "install")
     except subprocess.CalledProcessError as error:
         raise BuildError(f"the build on PostgreSQL {version} failed, see {log}") from error
+    if sanitized:
+        run_sanitized(installation, run_directory)
     return installation
+
+
+def run_sanitized(installation, run_directory):
+    """Programs of the installation run with the sanitizers' runtime from now on."""
+    reports = run_directory.subdirectory("sanitizer")
+    reports.chmod(0o777)
+    installation.sanitizer_preload = subprocess.run(["gcc", "-print-file-name=libasan.so"], check=True, stdout=subprocess.PIPE,
+                                                    text=True).stdout.strip()
+    installation.sanitizer_log = reports / "report"
 
 
 def make(installation, tree, log, *arguments, environment=None):

@@ -3,7 +3,8 @@ ends with one line "N passed, N failed".
 
     test/run.sh harness.check [main] [faults]
 
-main: sql/, test/isolation/, test/; faults: test/faults/ and a short fuzz.
+main: sql/, test/isolation/, test/; faults: test/faults/ and a short fuzz.  sanitize: main, on
+one version, with AddressSanitizer and UndefinedBehaviorSanitizer.
 """
 
 import collections
@@ -58,13 +59,13 @@ def check_format(tally):
 def check_version(version, run_directory, tally, suites):
     """The suites on one PostgreSQL version."""
     try:
-        installation = build.build(version, run_directory)
+        installation = build.build(version, run_directory, sanitized="sanitize" in suites)
     except build.BuildError as error:
         tally.failed(version, str(error))
         paths.show_tail(run_directory.logs / f"build{version}.log", 60)
         return
     tally.passed(version, "build without warnings")
-    if "main" in suites:
+    if "main" in suites or "sanitize" in suites:
         tests = threading.Thread(target=run_pytest, args=(version, installation, run_directory, tally, MAIN), daemon=True)
         tests.start()
         try:
@@ -128,7 +129,7 @@ def run_pytest(version, installation, run_directory, tally, suite):
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", "-v", "--tb=short", "--color=no", "-rfE",
          f"--junitxml={report}", f"--postgres-version={version}", f"--installation={installation.directory}",
-         *arguments],
+         *(["--sanitize"] if installation.sanitizer_log else []), *arguments],
         cwd=paths.SOURCE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         errors="replace")
     _pytests.append(process)
@@ -183,7 +184,8 @@ def main():
             check_format(tally)
         if "faults" in suites:
             fuzz(run_directory, tally)
-        threads = [threading.Thread(target=guarded, args=(version,), daemon=True) for version in VERSIONS]
+        versions = [build.SANITIZED_VERSION] if "sanitize" in suites else VERSIONS
+        threads = [threading.Thread(target=guarded, args=(version,), daemon=True) for version in versions]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -81,7 +81,7 @@ class Broker:
         self.process = Process("Kafka", self._java("kafka.Kafka", self._settings), self.log,
                                outlive=outlive)
         try:
-            wait_until(self._is_ready, timeout=60, interval=0.05, what="Kafka answers")
+            wait_until(self._is_ready, timeout=120, interval=0.05, what="Kafka answers")
         except Exception:
             paths.show_tail(self.log)
             raise

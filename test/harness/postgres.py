@@ -48,6 +48,8 @@ class Installation:
             self.bin = self.directory / "bin"
             self.library_path = self.directory / "lib"
         self.pg_config = self.bin / "pg_config"
+        self.sanitizer_log = None  # where reports go, if the extension was built with AddressSanitizer
+        self.sanitizer_preload = None
 
     @classmethod
     def copy(cls, version, directory):
@@ -66,7 +68,13 @@ class Installation:
         return cls(version, directory)
 
     def environment(self):
-        return {"LD_LIBRARY_PATH": str(self.library_path)} if self.library_path else {}
+        environment = {"LD_LIBRARY_PATH": str(self.library_path)} if self.library_path else {}
+        if self.sanitizer_log:
+            # What a backend leaves to its end is no leak; PostgreSQL measures its stack by addresses.
+            options = f"log_path={self.sanitizer_log}:abort_on_error=1:detect_leaks=0:detect_stack_use_after_return=0"
+            environment |= {"LD_PRELOAD": self.sanitizer_preload, "ASAN_OPTIONS": options,
+                            "UBSAN_OPTIONS": f"log_path={self.sanitizer_log}:print_stacktrace=1"}
+        return environment
 
     def run(self, program, *arguments, as_server_user=False, check=True, **options):
         """Runs one of the programs, returns the completed process with its output as text."""
