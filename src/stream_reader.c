@@ -132,15 +132,18 @@ start_partition(StreamReader *reader, int32 partition)
 		kafka_consumer_start_partition(reader->consumer, partition, from);
 }
 
-/* The topic's partitions; unlike for a new stream, an unknown topic is one that is gone. */
-static int
-partition_count(const StreamReader *reader)
+void
+stream_reader_count_partitions(StreamReader *reader)
 {
-	int count = kafka_consumer_find_partitions(reader->consumer);
+	int known = reader->checkpoint->count;
 
-	if (count == 0)
+	reader->partition_count = kafka_consumer_find_partitions(reader->consumer);
+	/* unlike for a new stream, an unknown topic is one that is gone */
+	if (reader->partition_count == 0)
 		topic_gone(reader, "The cluster knows no such topic.");
-	return count;
+	if (reader->partition_count < known)
+		topic_gone(reader, psprintf("The checkpoint has %d partition(s), the topic %d.", known,
+		                            reader->partition_count));
 }
 
 /* Compares the checkpoint with the log before anything is read. */
@@ -148,14 +151,12 @@ static void
 check_checkpoint(StreamReader *reader)
 {
 	Checkpoint *checkpoint = reader->checkpoint;
-	int available = partition_count(reader);
-	const char *cluster_id = kafka_consumer_cluster_id(reader->consumer);
+	const char *cluster_id;
 	KafkaPartitionOffset *low;
 	KafkaPartitionOffset *high;
 
-	if (available < checkpoint->count)
-		topic_gone(reader, psprintf("The checkpoint has %d partition(s), the topic %d.",
-		                            checkpoint->count, available));
+	stream_reader_count_partitions(reader);
+	cluster_id = kafka_consumer_cluster_id(reader->consumer);
 	if (cluster_id != NULL && checkpoint->cluster_id != NULL &&
 	    strcmp(cluster_id, checkpoint->cluster_id) != 0)
 		ereport(
@@ -213,19 +214,13 @@ KafkaPartitionOffset *
 stream_reader_find_new_partitions(StreamReader *reader, int *count)
 {
 	int known = reader->checkpoint->count;
-	int available = partition_count(reader);
-	KafkaPartitionOffset *positions;
 
-	if (available < known)
-		topic_gone(reader, psprintf("The checkpoint has %d partition(s), the topic %d.", known,
-		                            available));
 	/* available_now reads what was there at its start */
-	*count = reader->stream->trigger == TRIGGER_AVAILABLE_NOW ? 0 : available - known;
+	*count =
+	    reader->stream->trigger == TRIGGER_AVAILABLE_NOW ? 0 : reader->partition_count - known;
 	if (*count == 0)
 		return NULL;
-	positions =
-	    kafka_consumer_lookup_range(reader->consumer, known, *count, KAFKA_OFFSET_EARLIEST);
-	return positions;
+	return kafka_consumer_lookup_range(reader->consumer, known, *count, KAFKA_OFFSET_EARLIEST);
 }
 
 void

@@ -27,6 +27,7 @@ typedef struct StreamReader
 	Checkpoint *checkpoint;   /* positions as committed; kept up by micro_batch.c */
 	KafkaMessageBatch *batch; /* messages of the micro-batch being gathered or run */
 	int64 *read_up_to;        /* by partition: next position once the batch is committed */
+	int partition_count;      /* of the topic, at the last look */
 
 	/* max_offsets_per_trigger: taken from Kafka, but for a later batch */
 	KafkaMessageBatch *held;
@@ -55,7 +56,14 @@ extern StreamReader *stream_reader_open(const Stream *stream, int worker, const 
                                         Checkpoint *checkpoint);
 
 /*
- * Looks for partitions that have been added since; returns their start
+ * Asks the cluster for reader->partition_count, which stream_reader_open() has
+ * done.  While messages are being fetched the answer comes behind them.  Raises
+ * ERRCODE_DATA_CORRUPTED when the topic is gone or has fewer than before.
+ */
+extern void stream_reader_count_partitions(StreamReader *reader);
+
+/*
+ * Of the partitions that had been added at the last look, returns the start
  * positions (earliest) for the caller to store, and sets *count.
  */
 extern KafkaPartitionOffset *stream_reader_find_new_partitions(StreamReader *reader,

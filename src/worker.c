@@ -102,8 +102,8 @@ worker_error_context(void *argument)
 /* --- opening --- */
 
 /*
- * Looks for partitions that have been added to the topic, and stores their
- * positions before anything is read from them.  False when the extension is
+ * Takes up partitions that were found to have been added to the topic: stores
+ * their positions before anything is read from them.  False when the extension is
  * gone.
  */
 static bool
@@ -228,6 +228,7 @@ refresh(StreamRun *run)
 		return true;
 	run->reader->in_trouble = false;
 
+	stream_reader_count_partitions(run->reader);
 	return take_up_new_partitions(run);
 }
 
