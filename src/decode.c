@@ -60,6 +60,7 @@ decoder_create(const TopicSchema *schema, const Bitmapset *wanted)
 		decoded->field = number;
 		decoded->converter = value_converter_create(decoder->workspace, column->type,
 		                                            column->typmod, column->epoch);
+		decoded->direct = value_converter_direct_type(decoded->converter);
 		if (from_field && column->has_key)
 			decoder->keys[decoder->key_count++] = *decoded;
 	}
@@ -293,7 +294,6 @@ decode_row(Decoder *decoder, const KafkaMessage *message, Datum *values, bool *n
 	const TopicSchema *schema = decoder->schema;
 	int column_count = schema->tuple_descriptor->natts;
 
-	memset(values, 0, sizeof(Datum) * column_count);
 	memset(nulls, true, sizeof(bool) * column_count);
 	if (missing != NULL)
 		memset(missing, false, sizeof(bool) * column_count);

@@ -30,9 +30,9 @@ extern Decoder *decoder_create(const TopicSchema *schema, const Bitmapset *wante
 /*
  * Decodes a message into values / nulls (by attnum - 1, length natts).
  * missing (may be NULL) gets true where the message has no such field at all (as
- * opposed to null).  Pass-by-reference values are allocated in the current memory
- * context, many in one chunk: they can't be freed singly.  Returns false when
- * the message makes no row (null_value 'skip').
+ * opposed to null).  Pass-by-reference values are in the current memory context or
+ * in the decoder's own, which is used again for the next message; they can't be
+ * freed singly.  Returns false when the message makes no row (null_value 'skip').
  *
  * Metadata that the message does not have (no headers, no timestamp; partition
  * or offset -1, handle NULL in messages made by hand) is NULL.

@@ -36,21 +36,17 @@ static const uint64 powers_of_ten[] = {
 void
 value_memory_reserve(ValueMemory *memory, size_t size)
 {
-	memory->free = size > 0 ? palloc(size) : NULL;
-	memory->left = size;
-}
+	if (size > memory->size)
+	{
+		char *chunk = MemoryContextAlloc(memory->context, size);
 
-void *
-value_memory_alloc(ValueMemory *memory, size_t size)
-{
-	void *result = memory->free;
-
-	size = MAXALIGN(size);
-	if (size > memory->left)
-		return palloc(size);
-	memory->free += size;
-	memory->left -= size;
-	return result;
+		if (memory->chunk != NULL)
+			pfree(memory->chunk);
+		memory->chunk = chunk;
+		memory->size = size;
+	}
+	memory->free = memory->chunk;
+	memory->left = memory->size;
 }
 
 DirectType
@@ -140,7 +136,7 @@ bool_value(const char *text, size_t length, Datum *value)
  * A decimal of up to 15 digits and a power of ten up to 10^22 are both exact
  * as a double, so that one division rounds once, correctly, as strtod() does.
  */
-static bool
+static pg_noinline bool
 float8_value(const char *text, size_t length, Datum *value)
 {
 #if FLT_EVAL_METHOD == 0 && DBL_MANT_DIG == 53
@@ -205,7 +201,8 @@ numeric_typmod_precision(int32 typmod)
 	return ((typmod - VARHDRSZ) >> 16) & 0xffff;
 }
 
-static bool
+/* Not inline, as others below: they would make direct_value() slow for all types. */
+static pg_noinline bool
 numeric_value(int32 typmod, const char *text, size_t length, ValueMemory *memory, Datum *value)
 {
 	const char *position = text;
@@ -308,7 +305,7 @@ numeric_value(int32 typmod, const char *text, size_t length, ValueMemory *memory
 	return true;
 }
 
-static bool
+static inline bool
 text_value(int32 typmod, const char *text, size_t length, ValueMemory *memory, Datum *value)
 {
 	char *result;
@@ -324,7 +321,7 @@ text_value(int32 typmod, const char *text, size_t length, ValueMemory *memory, D
 }
 
 /* xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx */
-static bool
+static pg_noinline bool
 uuid_value(const char *text, size_t length, ValueMemory *memory, Datum *value)
 {
 	pg_uuid_t uuid;
@@ -357,29 +354,68 @@ uuid_value(const char *text, size_t length, ValueMemory *memory, Datum *value)
 	return true;
 }
 
-/* Two digits at p, or -1. */
+/*
+ * Do eight bytes fit a pattern, in which 0 stands for any digit and all else
+ * for itself?  "slack" is what may be added to each byte's difference from the pattern
+ * before it reaches 0x80: SLACK_DIGIT for 0, SLACK_OTHER for the rest.
+ */
+#define SLACK_DIGIT "\x76"
+#define SLACK_OTHER "\x7f"
+
+static inline bool
+fits_pattern(const char *text, const char *pattern, const char *slack)
+{
+	uint64 difference;
+	uint64 expected;
+	uint64 addend;
+
+	memcpy(&difference, text, sizeof(difference));
+	memcpy(&expected, pattern, sizeof(expected));
+	memcpy(&addend, slack, sizeof(addend));
+	difference ^= expected;
+	return ((difference | (difference + addend)) & UINT64CONST(0x8080808080808080)) == 0;
+}
+
+/* Two bytes that are digits. */
 static inline int
 two_digits(const char *p)
 {
-	if (!is_digit(p[0]) || !is_digit(p[1]))
-		return -1;
 	return (p[0] - '0') * 10 + (p[1] - '0');
 }
+
+/* Days from 0001-01-01 to 2000-01-01 */
+#define DAYS_BEFORE_2000 730119
 
 /* The ten bytes YYYY-MM-DD, of a day that exists, in days since 2000-01-01. */
 static inline bool
 read_date(const char *p, int *days)
 {
-	int century = two_digits(p);
-	int year_of_century = two_digits(p + 2);
-	int month = two_digits(p + 5);
-	int day = two_digits(p + 8);
-	int year = century * 100 + year_of_century;
+	/* of the year before the month; the second set is for leap years */
+	static const int16 days_before_month[2][12] = {
+	    {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334},
+	    {0, 31, 60, 91, 121, 152, 182, 213, 244, 274, 305, 335}};
+	int month;
+	int day;
+	int year;
+	int years_before;
+	bool leap;
 
-	if (century < 0 || year_of_century < 0 || year == 0 || p[4] != '-' || p[7] != '-' ||
-	    month < 1 || month > 12 || day < 1 || day > day_tab[isleap(year)][month - 1])
+	if (!fits_pattern(p, "0000-00-",
+	                  SLACK_DIGIT SLACK_DIGIT SLACK_DIGIT SLACK_DIGIT SLACK_OTHER SLACK_DIGIT
+	                      SLACK_DIGIT SLACK_OTHER) ||
+	    !is_digit(p[8]) || !is_digit(p[9]))
 		return false;
-	*days = date2j(year, month, day) - POSTGRES_EPOCH_JDATE;
+	year = two_digits(p) * 100 + two_digits(p + 2);
+	month = two_digits(p + 5);
+	day = two_digits(p + 8);
+	if (year == 0 || month < 1 || month > 12)
+		return false;
+	years_before = year - 1;
+	leap = isleap(year);
+	if (day < 1 || day > day_tab[leap][month - 1])
+		return false;
+	*days = years_before * 365 + years_before / 4 - years_before / 100 + years_before / 400 +
+	        days_before_month[leap][month - 1] + day - 1 - DAYS_BEFORE_2000;
 	return true;
 }
 
@@ -387,7 +423,7 @@ read_date(const char *p, int *days)
  * YYYY-MM-DD, "T" or a space, hh:mm:ss, up to six decimals, and a zone: Z, +hh,
  * +hhmm or +hh:mm.  timestamptz needs a zone, timestamp ignores it.
  */
-static bool
+static pg_noinline bool
 timestamp_value(bool with_time_zone, int32 typmod, const char *text, size_t length,
                 Datum *value)
 {
@@ -401,12 +437,14 @@ timestamp_value(bool with_time_zone, int32 typmod, const char *text, size_t leng
 	Timestamp result;
 
 	if (length < 19 || !read_date(text, &days) || (text[10] != 'T' && text[10] != ' ') ||
-	    text[13] != ':' || text[16] != ':')
+	    !fits_pattern(text + 11, "00:00:00",
+	                  SLACK_DIGIT SLACK_DIGIT SLACK_OTHER SLACK_DIGIT SLACK_DIGIT SLACK_OTHER
+	                      SLACK_DIGIT SLACK_DIGIT))
 		return false;
 	hour = two_digits(text + 11);
 	minute = two_digits(text + 14);
 	second = two_digits(text + 17);
-	if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 59)
+	if (hour > 23 || minute > 59 || second > 59)
 		return false;
 	text += 19;
 
@@ -426,20 +464,24 @@ timestamp_value(bool with_time_zone, int32 typmod, const char *text, size_t leng
 	else if (end - text >= 3 && (*text == '+' || *text == '-'))
 	{
 		bool west = *text == '-';
-		int zone_hours = two_digits(text + 1);
+		int zone_hours;
 		int zone_minutes = 0;
+
+		if (!is_digit(text[1]) || !is_digit(text[2]))
+			return false;
+		zone_hours = two_digits(text + 1);
 
 		text += 3;
 		if (end - text == 3 && *text == ':')
 			text++;
-		if (end - text == 2)
+		if (end - text == 2 && is_digit(text[0]) && is_digit(text[1]))
 		{
 			zone_minutes = two_digits(text);
 			text += 2;
 		}
-		if (zone_hours < 0 || zone_hours > 14 || zone_minutes < 0 || zone_minutes > 59)
+		if (zone_hours > 14 || zone_minutes > 59)
 			return false;
-		zone_seconds = zone_hours * SECS_PER_HOUR + zone_minutes * SECS_PER_MINUTE;
+		zone_seconds = (int) (zone_hours * SECS_PER_HOUR + zone_minutes * SECS_PER_MINUTE);
 		if (west)
 			zone_seconds = -zone_seconds;
 	}
@@ -448,9 +490,10 @@ timestamp_value(bool with_time_zone, int32 typmod, const char *text, size_t leng
 	if (text != end)
 		return false;
 
-	result = days * USECS_PER_DAY +
-	         (hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second) * USECS_PER_SEC +
-	         (int64) fraction;
+	result =
+	    days * USECS_PER_DAY +
+	    (int64) (hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second) * USECS_PER_SEC +
+	    (int64) fraction;
 	if (with_time_zone)
 		result -= zone_seconds * USECS_PER_SEC;
 	*value = TimestampGetDatum(result);

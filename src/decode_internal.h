@@ -36,22 +36,38 @@ typedef enum DirectType
 } DirectType;
 
 /*
- * Memory for the pass-by-reference values of one message: one chunk of
- * the context that was current when it was reserved.
+ * Memory for the pass-by-reference values of one message, used again for the
+ * next one.
  */
 typedef struct ValueMemory
 {
+	MemoryContext context; /* of the chunk */
+	char *chunk;
+	size_t size;
 	char *free;
 	size_t left;
 } ValueMemory;
 
-/* Most bytes that a direct conversion of a text of this length allocates. */
-#define DIRECT_VALUE_SIZE(text_length) MAXALIGN((size_t) (text_length) + 32)
+/* Direct conversions of a text of this length, in so many pieces, allocate at most this. */
+#define DIRECT_VALUES_SIZE(text_length, pieces)                                                \
+	((size_t) (text_length) + (size_t) (pieces) * (32 + MAXIMUM_ALIGNOF))
 
-/* Makes one chunk of the current memory context; no chunk for size 0. */
+/* For the next message: the chunk is used from its start again, with at least so many bytes. */
 extern void value_memory_reserve(ValueMemory *memory, size_t size);
-/* Aligned memory from the chunk, or, when it is used up, from the context. */
-extern void *value_memory_alloc(ValueMemory *memory, size_t size);
+
+/* Aligned memory from the chunk, or, when it is used up, from the current context. */
+static inline void *
+value_memory_alloc(ValueMemory *memory, size_t size)
+{
+	void *result = memory->free;
+
+	size = MAXALIGN(size);
+	if (size > memory->left)
+		return palloc(size);
+	memory->free += size;
+	memory->left -= size;
+	return result;
+}
 
 extern DirectType direct_type(Oid type);
 
@@ -100,8 +116,8 @@ extern Datum value_from_bytes(ValueConverter *converter, const char *bytes, size
 /* NULL: an error if the type is a domain that does not allow it. */
 extern void value_check_null(ValueConverter *converter);
 
-/* An upper bound of what value_from_json() takes from the workspace's memory. */
-extern size_t value_memory_size(const ValueConverter *converter, const JsonFragment *json);
+/* The direct conversion that a converter tries first; DIRECT_NONE: there is none. */
+extern DirectType value_converter_direct_type(const ValueConverter *converter);
 
 /* --- decode_epoch.c --- */
 
@@ -123,6 +139,7 @@ typedef struct DecodedColumn
 	const TopicColumn *column;
 	int attribute; /* attnum - 1 */
 	int field;     /* JSON: number of the fragment; CSV: position */
+	DirectType direct;
 	ValueConverter *converter;
 } DecodedColumn;
 

@@ -109,8 +109,8 @@ decode_json(Decoder *decoder, const char *text, size_t length, Datum *values, bo
 {
 	const JsonFragment *fragments;
 	const JsonFragment *unknown;
+	ValueMemory *memory = &decoder->workspace->memory;
 	JsonScanner scanner;
-	size_t memory_size = 0;
 
 	json_scan_start(&scanner, text, length);
 	if (!json_fields_find(decoder->json_fields, &scanner) || !json_scan_finish(&scanner))
@@ -125,15 +125,13 @@ decode_json(Decoder *decoder, const char *text, size_t length, Datum *values, bo
 		                 "\"unknown_field\" to \"ignore\".")));
 
 	fragments = json_fields_fragments(decoder->json_fields);
-	for (int i = 0; i < decoder->field_count; i++)
-		memory_size += value_memory_size(decoder->fields[i].converter,
-		                                 &fragments[decoder->fields[i].field]);
-	value_memory_reserve(&decoder->workspace->memory, memory_size);
-
+	/* a field that two columns take counts twice */
+	value_memory_reserve(memory, DIRECT_VALUES_SIZE(length, decoder->field_count));
 	for (int i = 0; i < decoder->field_count; i++)
 	{
 		const DecodedColumn *column = &decoder->fields[i];
 		const JsonFragment *json = &fragments[column->field];
+		bool is_string = json->kind == JSON_KIND_STRING;
 
 		if (missing != NULL && json->kind == JSON_KIND_MISSING)
 		{
@@ -141,7 +139,13 @@ decode_json(Decoder *decoder, const char *text, size_t length, Datum *values, bo
 			continue;
 		}
 		decoder->current_column = column->column;
-		values[column->attribute] =
-		    value_from_json(column->converter, json, &nulls[column->attribute]);
+		/* most values; the rest, and all that is an error, the long way */
+		if (json->kind > JSON_KIND_NULL && !json->escaped &&
+		    direct_value(column->direct, column->column->typmod, json->text + is_string,
+		                 json->length - 2 * is_string, memory, &values[column->attribute]))
+			nulls[column->attribute] = false;
+		else
+			values[column->attribute] =
+			    value_from_json(column->converter, json, &nulls[column->attribute]);
 	}
 }

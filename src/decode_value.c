@@ -92,6 +92,7 @@ value_workspace_create(void)
 	ValueWorkspace *workspace = palloc0(sizeof(ValueWorkspace));
 
 	workspace->context = CurrentMemoryContext;
+	workspace->memory.context = CurrentMemoryContext;
 	initStringInfo(&workspace->text);
 	if (GetDatabaseEncoding() != PG_UTF8)
 		workspace->put_code_point = put_server_code_point;
@@ -324,17 +325,10 @@ value_from_json(ValueConverter *converter, const JsonFragment *json, bool *is_nu
 	return text_from_json(converter, json);
 }
 
-size_t
-value_memory_size(const ValueConverter *converter, const JsonFragment *json)
+DirectType
+value_converter_direct_type(const ValueConverter *converter)
 {
-	while (converter->shape == VALUE_DOMAIN)
-		converter = converter->inner;
-	if (converter->shape != VALUE_SCALAR ||
-	    (converter->direct != DIRECT_TEXT && converter->direct != DIRECT_NUMERIC &&
-	     converter->direct != DIRECT_UUID) ||
-	    json->kind == JSON_KIND_MISSING || json->kind == JSON_KIND_NULL)
-		return 0;
-	return DIRECT_VALUE_SIZE(json->length);
+	return converter->shape == VALUE_SCALAR ? converter->direct : DIRECT_NONE;
 }
 
 pg_noreturn static void

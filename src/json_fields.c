@@ -4,8 +4,8 @@
  *	  Find the wanted fields of a JSON object in one pass.
  *
  * Producers write their fields in the same order again and again: each field
- * remembers which one came next the last time, and that name is compared first, byte
- * by byte as it stands in the text.  Other keys are looked up by hash.
+ * remembers which one came next the last time, and that name is compared first, as
+ * it stands in the text.  Other keys are looked up by hash.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,8 +20,11 @@
 
 struct JsonField
 {
-	char *quoted_name; /* with quotes; NULL if it needs escapes in JSON */
-	int quoted_length;
+	/* the key as it is written most often: with quotes and colon; length 0 if it needs escapes */
+	char *key;
+	int key_length;
+	int padded_length; /* whole words, filled up with zeros */
+	uint64 last_word;  /* a mask: the bytes of the last word that count */
 	char *name;
 	int name_length;
 	uint32 hash;
@@ -128,6 +131,19 @@ grow_buckets(JsonField *parent)
 	}
 }
 
+/* Sets what the field's key is compared with. */
+static void
+set_key(JsonField *field)
+{
+	char *last_word = (char *) &field->last_word;
+
+	field->key_length = field->name_length + 3;
+	field->padded_length = TYPEALIGN(sizeof(uint64), field->key_length);
+	field->key = palloc0(field->padded_length + 1);
+	snprintf(field->key, field->padded_length + 1, "\"%s\":", field->name);
+	memset(last_word, 0xff, field->key_length - (field->padded_length - (int) sizeof(uint64)));
+}
+
 /* The child of that name, created if need be. */
 static JsonField *
 add_child(JsonFields *fields, JsonField *parent, const char *name)
@@ -152,10 +168,7 @@ add_child(JsonFields *fields, JsonField *parent, const char *name)
 			if (*p == '"' || *p == '\\' || (unsigned char) *p < ' ')
 				plain = false;
 		if (plain)
-		{
-			child->quoted_name = psprintf("\"%s\"", name);
-			child->quoted_length = length + 2;
-		}
+			set_key(child);
 		*bucket = child;
 		parent->children = lappend(parent->children, child);
 		fields->longest_name = Max(fields->longest_name, length);
@@ -365,6 +378,34 @@ find_in_value(JsonFields *fields, JsonScanner *scanner, JsonField *field)
 	return true;
 }
 
+static inline uint64
+load_word(const char *p)
+{
+	uint64 word;
+
+	memcpy(&word, p, sizeof(word));
+	return word;
+}
+
+/* Does the text go on with the field's key? */
+static inline bool
+key_is_next(const JsonField *field, const JsonScanner *scanner)
+{
+	const char *text = scanner->position;
+	ptrdiff_t left = scanner->end - text;
+	int last;
+
+	if (field == NULL || field->key_length == 0)
+		return false;
+	if (left < field->padded_length)
+		return left >= field->key_length && memcmp(text, field->key, field->key_length) == 0;
+	last = field->padded_length - sizeof(uint64);
+	for (int i = 0; i < last; i += sizeof(uint64))
+		if (load_word(text + i) != load_word(field->key + i))
+			return false;
+	return ((load_word(text + last) ^ load_word(field->key + last)) & field->last_word) == 0;
+}
+
 /* Passes an object; position is at its opening brace. */
 static bool
 find_in_object(JsonFields *fields, JsonScanner *scanner, JsonField *parent)
@@ -381,14 +422,8 @@ find_in_object(JsonFields *fields, JsonScanner *scanner, JsonField *parent)
 		JsonFragment value;
 
 		json_skip_white_space(scanner);
-		if (field != NULL && field->quoted_name != NULL &&
-		    scanner->end - scanner->position >= field->quoted_length &&
-		    memcmp(scanner->position, field->quoted_name, field->quoted_length) == 0)
-		{
-			scanner->position += field->quoted_length;
-			if (!json_scan_colon(scanner))
-				return false;
-		}
+		if (key_is_next(field, scanner))
+			scanner->position += field->key_length;
 		else
 		{
 			JsonFragment key;
@@ -409,7 +444,11 @@ find_in_object(JsonFields *fields, JsonScanner *scanner, JsonField *parent)
 		}
 		else
 		{
-			if (!find_in_value(fields, scanner, field))
+			bool valid = field->wanted && field->children == NIL
+			                 ? json_scan_value(scanner, &fields->fragments[field->fragment])
+			                 : find_in_value(fields, scanner, field);
+
+			if (!valid)
 				return false;
 			previous = field;
 		}

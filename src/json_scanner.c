@@ -335,6 +335,9 @@ bool
 json_scan_value(JsonScanner *scanner, JsonFragment *value)
 {
 	json_skip_white_space(scanner);
+	/* what most values are */
+	if (scanner->position < scanner->end && *scanner->position == '"')
+		return scan_string(scanner, value);
 	if (!at_container(scanner))
 		return scan_scalar(scanner, value);
 
@@ -348,22 +351,18 @@ json_scan_value(JsonScanner *scanner, JsonFragment *value)
 }
 
 bool
-json_scan_colon(JsonScanner *scanner)
-{
-	json_skip_white_space(scanner);
-	if (scanner->position == scanner->end || *scanner->position != ':')
-		return fail_here(scanner, JSON_SCAN_EXPECTED_COLON);
-	scanner->position++;
-	return true;
-}
-
-bool
 json_scan_key(JsonScanner *scanner, JsonFragment *key)
 {
 	json_skip_white_space(scanner);
 	if (scanner->position == scanner->end || *scanner->position != '"')
 		return fail_here(scanner, JSON_SCAN_EXPECTED_KEY);
-	return scan_string(scanner, key) && json_scan_colon(scanner);
+	if (!scan_string(scanner, key))
+		return false;
+	json_skip_white_space(scanner);
+	if (scanner->position == scanner->end || *scanner->position != ':')
+		return fail_here(scanner, JSON_SCAN_EXPECTED_COLON);
+	scanner->position++;
+	return true;
 }
 
 bool
@@ -384,7 +383,7 @@ json_scan_enter(JsonScanner *scanner, bool *empty)
 }
 
 bool
-json_scan_next(JsonScanner *scanner, bool in_object, bool *done)
+json_scan_next_other(JsonScanner *scanner, bool in_object, bool *done)
 {
 	json_skip_white_space(scanner);
 	*done = false;

@@ -93,8 +93,6 @@ extern bool json_scan_value(JsonScanner *scanner, JsonFragment *value);
 
 /* The same for a key and the colon behind it. */
 extern bool json_scan_key(JsonScanner *scanner, JsonFragment *key);
-/* Only the colon, for a caller that recognised the key himself. */
-extern bool json_scan_colon(JsonScanner *scanner);
 
 /*
  * Walks an array or object: json_scan_enter() passes the opening bracket
@@ -103,7 +101,7 @@ extern bool json_scan_colon(JsonScanner *scanner);
  * the closing bracket (*done).  Return false on error as above.
  */
 extern bool json_scan_enter(JsonScanner *scanner, bool *empty);
-extern bool json_scan_next(JsonScanner *scanner, bool in_object, bool *done);
+static inline bool json_scan_next(JsonScanner *scanner, bool in_object, bool *done);
 
 /* Nothing but white space may follow. */
 extern bool json_scan_finish(JsonScanner *scanner);
@@ -120,7 +118,12 @@ extern bool json_scan_fail(JsonScanner *scanner, JsonScanError error, const char
 extern ptrdiff_t json_unescape(const char *contents, size_t length, char *out,
                                JsonPutCodePoint put_code_point, JsonScanError *error);
 
-/* Skips white space.  Inline: it is called around every token. */
+/* What json_scan_next() has to do where no comma is next. */
+extern bool json_scan_next_other(JsonScanner *scanner, bool in_object, bool *done);
+
+/* These are called around every token: inline. */
+
+/* Skips white space. */
 static inline void
 json_skip_white_space(JsonScanner *scanner)
 {
@@ -130,6 +133,18 @@ json_skip_white_space(JsonScanner *scanner)
 	       (*position == ' ' || *position == '\n' || *position == '\r' || *position == '\t'))
 		position++;
 	scanner->position = position;
+}
+
+static inline bool
+json_scan_next(JsonScanner *scanner, bool in_object, bool *done)
+{
+	if (scanner->position < scanner->end && *scanner->position == ',')
+	{
+		scanner->position++;
+		*done = false;
+		return true;
+	}
+	return json_scan_next_other(scanner, in_object, done);
 }
 
 #endif /* JSON_SCANNER_H */

@@ -143,7 +143,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	DirectType type;
 	int32 typmod;
-	ValueMemory memory;
+	ValueMemory memory = {0};
 	Datum value = (Datum) 0;
 	char *text;
 	char *exact;
@@ -160,7 +160,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(exact, data + 1, length);
 	text = pnstrdup((const char *) data + 1, length);
 
-	value_memory_reserve(&memory, DIRECT_VALUE_SIZE(length));
+	value_memory_reserve(&memory, DIRECT_VALUES_SIZE(length, 1));
 	if (direct_value(type, typmod, exact, length, &memory, &value))
 	{
 		switch (type)
