@@ -23,6 +23,7 @@
 #include "access/tableam.h"
 #include "executor/nodeModifyTable.h"
 #include "executor/spi.h"
+#include "heap_row.h"
 #include "nodes/makefuncs.h"
 #include "privileges.h"
 #include "stream_query.h"
@@ -54,6 +55,7 @@ typedef struct RowBuffer
 	DestReceiver receiver; /* must be first */
 	EState *estate;
 	ResultRelInfo *target;
+	HeapRowFormer *former; /* NULL: the table's rows are not formed here */
 	BulkInsertState bulk_insert;
 	CommandId command_id;
 	TupleTableSlot *slots[BUFFERED_ROWS];
@@ -141,37 +143,80 @@ row_buffer_flush(RowBuffer *buffer)
 	buffer->bytes = 0;
 }
 
+/* Forms the rows of a heap; columns that are computed from a row need it in a slot. */
+static HeapRowFormer *
+row_buffer_former(Relation relation)
+{
+	TupleConstr *constraints = RelationGetDescr(relation)->constr;
+
+	if (relation->rd_tableam != GetHeapamTableAmRoutine() ||
+	    (constraints != NULL && constraints->has_generated_stored))
+		return NULL;
+	return heap_row_former_create(RelationGetDescr(relation));
+}
+
+/* Raises what the table's constraints say to the row in a slot. */
+static void
+row_buffer_check(RowBuffer *buffer, TupleTableSlot *slot)
+{
+	Relation relation = buffer->target->ri_RelationDesc;
+
+	slot->tts_tableOid = RelationGetRelid(relation);
+	if (RelationGetDescr(relation)->constr != NULL)
+		ExecConstraints(buffer->target, slot, buffer->estate);
+	if (relation->rd_rel->relispartition)
+		ExecPartitionCheck(buffer->target, slot, buffer->estate, true);
+}
+
+/* The slot for the next row. */
+static TupleTableSlot *
+row_buffer_next_slot(RowBuffer *buffer)
+{
+	if (buffer->slots[buffer->count] == NULL)
+	{
+		Relation relation = buffer->target->ri_RelationDesc;
+		MemoryContext old_context = MemoryContextSwitchTo(buffer->estate->es_query_cxt);
+
+		buffer->slots[buffer->count] =
+		    buffer->former != NULL
+		        ? MakeSingleTupleTableSlot(RelationGetDescr(relation), &TTSOpsHeapTuple)
+		        : table_slot_create(relation, NULL);
+		MemoryContextSwitchTo(old_context);
+	}
+	return buffer->slots[buffer->count];
+}
+
 static bool
 row_buffer_receive(TupleTableSlot *row, DestReceiver *receiver)
 {
 	RowBuffer *buffer = (RowBuffer *) receiver;
-	ResultRelInfo *target = buffer->target;
-	Relation relation = target->ri_RelationDesc;
-	TupleTableSlot *slot = buffer->slots[buffer->count];
+	Relation relation = buffer->target->ri_RelationDesc;
 	TupleConstr *constraints = RelationGetDescr(relation)->constr;
+	TupleTableSlot *slot = row_buffer_next_slot(buffer);
 
-	if (slot == NULL)
+	if (buffer->former != NULL)
 	{
-		MemoryContext old_context = MemoryContextSwitchTo(buffer->estate->es_query_cxt);
+		MemoryContext old_context = MemoryContextSwitchTo(slot->tts_mcxt);
+		HeapTuple tuple;
 
-		slot = table_slot_create(relation, NULL);
-		buffer->slots[buffer->count] = slot;
+		slot_getallattrs(row);
+		row_buffer_check(buffer, row);
+		tuple = heap_row_form(buffer->former, row->tts_values, row->tts_isnull);
+		ExecStoreHeapTuple(tuple, slot, true);
 		MemoryContextSwitchTo(old_context);
+		buffer->bytes += tuple->t_len;
 	}
-	ExecCopySlot(slot, row);
-	slot->tts_tableOid = RelationGetRelid(relation);
-
-	if (constraints != NULL)
+	else
 	{
-		if (constraints->has_generated_stored)
-			ExecComputeStoredGenerated(target, buffer->estate, slot, CMD_INSERT);
-		ExecConstraints(target, slot, buffer->estate);
+		ExecCopySlot(slot, row);
+		slot->tts_tableOid = RelationGetRelid(relation);
+		if (constraints != NULL && constraints->has_generated_stored)
+			ExecComputeStoredGenerated(buffer->target, buffer->estate, slot, CMD_INSERT);
+		row_buffer_check(buffer, slot);
+		buffer->bytes += slot->tts_ops->get_heap_tuple != NULL
+		                     ? slot->tts_ops->get_heap_tuple(slot)->t_len
+		                     : 64;
 	}
-	if (relation->rd_rel->relispartition)
-		ExecPartitionCheck(target, slot, buffer->estate, true);
-
-	buffer->bytes +=
-	    slot->tts_ops->get_heap_tuple != NULL ? slot->tts_ops->get_heap_tuple(slot)->t_len : 64;
 	buffer->count++;
 	if (buffer->count == BUFFERED_ROWS || buffer->bytes > BUFFERED_BYTES)
 		row_buffer_flush(buffer);
@@ -224,6 +269,7 @@ sink_insert_buffered(PlannedStmt *insert, ModifyTable *node)
 	buffer->target = makeNode(ResultRelInfo);
 	ExecInitResultRelation(query->estate, buffer->target, linitial_int(node->resultRelations));
 	ExecOpenIndices(buffer->target, false);
+	buffer->former = row_buffer_former(buffer->target->ri_RelationDesc);
 
 	run_to_completion(query);
 	row_buffer_flush(buffer);

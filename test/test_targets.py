@@ -38,6 +38,37 @@ def test_column_order_and_dropped_columns_do_not_matter(db, topic):
     assert db.run("SELECT a, b, c::text FROM target") == [(1, "x", "2.5")]
 
 
+def test_rows_are_stored_as_by_insert(db, topic):
+    """To the byte: every length, alignment and storage that a type may have, with and without NULLs."""
+    columns = {"b": "bool", "s": "smallint", "i": "int", "l": "bigint", "r": "real", "d": "float8", "n": "numeric",
+               "t": "text", "v": "varchar(40)", "c": "char(5)", "one": '"char"', "y": "bytea", "u": "uuid", "day": "date",
+               "at": "timestamptz", "span": "interval", "p": "point", "net": "inet", "name": "name", "mac": "macaddr",
+               "j": "jsonb", "plain": "tsquery", "list": "int[]", "time": "timetz", "last": "bool"}
+    listed = ", ".join(f'"{name}" {type}' for name, type in columns.items())
+    db.create_topic_table(topic, listed)
+    for table in ("target", "by_insert"):
+        db.run(f"CREATE TABLE {table} (dropped int, {listed})")
+        db.run(f"ALTER TABLE {table} DROP COLUMN dropped")
+    full = {"b": True, "s": -2, "i": 3, "l": 2 ** 60, "r": 1.5, "d": -0.25, "n": 12345.678, "t": "x", "v": "word", "c": "ab",
+            "one": "z", "y": "\\x00ff", "u": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "day": "2026-11-24",
+            "at": "2026-11-24T10:00:00Z", "span": "1 day", "p": "(1,2)", "net": "10.0.0.1", "name": "who",
+            "mac": "08:00:2b:01:02:03", "j": {"a": [1, 2]}, "plain": "'p'", "list": [1, 2, 3], "time": "10:00+01", "last": False}
+    topic.produce(full, {}, *({name: value for name, value in full.items() if name != left_out} for left_out in columns),
+                  *({name: full[name]} for name in columns),
+                  *({**full, "t": "é" * length, "plain": f"'{'q' * length}'"} for length in (1, 62, 63, 125, 126, 127, 500)))
+    db.create_stream()
+    db.process_all_available()
+    db.run("INSERT INTO by_insert SELECT * FROM target ORDER BY ctid")
+    db.run("CREATE EXTENSION pageinspect")
+    stored = {table: db.run(f"""
+        SELECT t_infomask & 7, t_infomask2 & 2047, t_hoff, t_bits, t_data
+          FROM generate_series(0, pg_relation_size('{table}') / 8192 - 1) block,
+               heap_page_items(get_raw_page('{table}', block::int)) ORDER BY block, lp""")
+              for table in ("target", "by_insert")}
+    assert len(stored["target"]) == 2 + 2 * len(columns) + 7
+    assert stored["target"] == stored["by_insert"]
+
+
 def test_unique_index_with_on_conflict_ignore(db, topic):
     db.create_topic_table(topic)
     db.run("CREATE TABLE target (id bigint PRIMARY KEY)")
