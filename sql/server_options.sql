@@ -44,14 +44,47 @@ ALTER SERVER names OPTIONS (ADD "log_cb" 'x');
 ALTER SERVER names OPTIONS (ADD "enable.auto.commit" 'true');
 ALTER SERVER names OPTIONS (ADD "auto.offset.reset" 'latest');
 ALTER FOREIGN DATA WRAPPER kafka OPTIONS (ADD bootstrap_servers 'b');
+ALTER SERVER names OPTIONS (ADD "ssl.keystore.location" 'x');
+ALTER SERVER names OPTIONS (ADD "interceptors" 'x');
+ALTER SERVER names OPTIONS (ADD "log_level" '7');
+ALTER SERVER names OPTIONS (ADD "builtin.features" 'x');
 \set VERBOSITY default
-ALTER SERVER names OPTIONS (ADD "ssl.ca.location" '/etc/passwd');
+
+-- files and switched-off verification: superusers and pg_read_server_files, for as long as one
+-- of them owns the server
+CREATE ROLE regress_kafka_app;
+GRANT USAGE ON FOREIGN DATA WRAPPER kafka TO regress_kafka_app;
+SET ROLE regress_kafka_app;
+CREATE SERVER app FOREIGN DATA WRAPPER kafka OPTIONS (bootstrap_servers 'broker.invalid', ssl_ca_location '/etc/passwd');
+CREATE SERVER app FOREIGN DATA WRAPPER kafka OPTIONS (bootstrap_servers 'broker.invalid');
+ALTER SERVER app OPTIONS (ADD "ssl.key.location" '/etc/passwd');
+ALTER SERVER app OPTIONS (ADD enable_ssl_certificate_verification 'False');
+ALTER SERVER app OPTIONS (ADD ssl_endpoint_identification_algorithm 'NONE');
+ALTER SERVER app OPTIONS (ADD enable_ssl_certificate_verification 'true', ADD ssl_endpoint_identification_algorithm 'HTTPS');
+ALTER SERVER app OPTIONS (DROP enable_ssl_certificate_verification, DROP ssl_endpoint_identification_algorithm);
+CREATE USER MAPPING FOR regress_kafka_app SERVER app OPTIONS (ssl_key_location '/etc/passwd');
+RESET ROLE;
+CREATE FOREIGN TABLE app_topic (a int) SERVER app OPTIONS (topic 't');
+GRANT SELECT ON app_topic TO regress_kafka_app;
+ALTER SERVER app OPTIONS (ADD ssl_ca_location '/etc/passwd');
+SELECT * FROM app_topic;
+SET ROLE regress_kafka_app;
+SELECT * FROM app_topic;
+ALTER SERVER app OPTIONS (ADD client_id 'x');
+RESET ROLE;
+ALTER SERVER app OPTIONS (DROP ssl_ca_location, ADD enable_ssl_certificate_verification 'false');
+SELECT * FROM app_topic;
+SET client_min_messages = warning;
+DROP SERVER app CASCADE;
+RESET client_min_messages;
+DROP OWNED BY regress_kafka_app;
+DROP ROLE regress_kafka_app;
 
 -- values are checked as librdkafka would
 ALTER SERVER names OPTIONS (SET "security.protocol" 'tls');
 ALTER SERVER names OPTIONS (SET sasl_mechanism 'GSSAPI');
-ALTER SERVER names OPTIONS (ADD ssl_endpoint_identification_algorithm 'none');
-ALTER SERVER names OPTIONS (ADD enable_ssl_certificate_verification 'false');
+ALTER SERVER names OPTIONS (ADD ssl_endpoint_identification_algorithm 'some');
+ALTER SERVER names OPTIONS (ADD enable_ssl_certificate_verification 'perhaps');
 \set VERBOSITY terse
 ALTER SERVER names OPTIONS (SET fetch_min_bytes '-1');
 ALTER SERVER names OPTIONS (SET fetch_min_bytes '1x');

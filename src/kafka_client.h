@@ -54,6 +54,8 @@ typedef struct KafkaFlow
 	const char *password;
 } KafkaFlow;
 
+typedef struct KafkaPeer KafkaPeer;
+
 struct KafkaConsumer
 {
 	rd_kafka_t *client; /* NULL: closed */
@@ -76,6 +78,7 @@ struct KafkaConsumer
 
 	KafkaFlow flow;
 	KafkaReports reports;
+	KafkaPeer *peer;
 
 	MemoryContext context;
 	MemoryContextCallback close_callback;
@@ -98,6 +101,18 @@ extern void kafka_message_batches_release(KafkaConsumer *consumer);
 extern void kafka_flow_start(KafkaConsumer *consumer, const KafkaConnection *connection);
 /* Messages of so many bytes have been taken out of the fetch queue. */
 extern void kafka_flow_taken(KafkaConsumer *consumer, size_t bytes);
+
+/* kafka_peer.c */
+
+/*
+ * Has every address checked against kafka_ingest.allowed_hosts, as it is at the
+ * creation, before it is connected to, and notes why certificates are refused.
+ */
+extern KafkaPeer *kafka_peer_create(MemoryContext context);
+extern void kafka_peer_install(rd_kafka_conf_t *configuration, const KafkaPeer *peer);
+/* The last refusal of an address or certificate, and what to do about it; false: none. */
+extern bool kafka_peer_refusal(KafkaPeer *peer, char *reason, size_t size, const char **hint);
+extern void kafka_peer_forget_refusal(KafkaPeer *peer);
 
 /* kafka_report.c */
 extern void kafka_report_install(rd_kafka_conf_t *configuration, KafkaConsumer *consumer);

@@ -121,6 +121,7 @@ create_client(KafkaConsumer *consumer, const KafkaConnection *connection, char *
 	ListCell *cell;
 
 	kafka_report_install(configuration, consumer);
+	kafka_peer_install(configuration, consumer->peer);
 	accepted = apply_settings(configuration, default_settings, lengthof(default_settings),
 	                          reason, size);
 	foreach (cell, connection->properties)
@@ -202,6 +203,7 @@ kafka_consumer_open(const KafkaConnection *connection, const char *topic, Memory
 	MemoryContextRegisterResetCallback(context, &consumer->close_callback);
 
 	reserve_descriptors(consumer);
+	consumer->peer = kafka_peer_create(context);
 	consumer->client = create_client(consumer, connection, reason, sizeof(reason));
 	if (consumer->client == NULL)
 	{

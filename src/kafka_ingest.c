@@ -11,6 +11,7 @@
 #include "compat.h"
 
 #include "fmgr.h"
+#include "kafka_hosts.h"
 #include "launcher.h"
 #include "miscadmin.h"
 #include "progress.h"
@@ -24,6 +25,7 @@ void _PG_init(void);
 void
 _PG_init(void)
 {
+	kafka_hosts_define_setting();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 

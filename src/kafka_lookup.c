@@ -76,32 +76,49 @@ raise_unknown_topic(KafkaConsumer *consumer, const char *reason)
 pg_noreturn static void
 raise_authentication_failed(KafkaConsumer *consumer)
 {
-	ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-	                errmsg("authentication at the Kafka cluster of server \"%s\" failed",
-	                       consumer->server_name),
-	                errdetail_internal("%s.", consumer->reports.last_error_text),
-	                errhint("Check the user mapping, and the options security_protocol and "
-	                        "sasl_mechanism of the server.")));
+	/* until 2.6.1 it sends a nonce that Kafka takes no more (confluentinc/librdkafka#4895) */
+	bool library_is_too_old =
+	    strstr(consumer->reports.last_error_text, "mechanism SCRAM") != NULL &&
+	    rd_kafka_version() < 0x020601ff;
+
+	ereport(ERROR,
+	        (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+	         errmsg("authentication at the Kafka cluster of server \"%s\" failed",
+	                consumer->server_name),
+	         errdetail_internal("%s.", consumer->reports.last_error_text),
+	         library_is_too_old
+	             ? errhint("Check the user mapping. If it is right: librdkafka %s cannot "
+	                       "authenticate by SCRAM at Kafka 3.8.1 and later, which takes "
+	                       "librdkafka 2.6.1.",
+	                       rd_kafka_version_str())
+	             : errhint("Check the user mapping, and the options security_protocol and "
+	                       "sasl_mechanism of the server.")));
 }
 
 pg_noreturn static void
 raise_unreachable(KafkaConsumer *consumer, rd_kafka_resp_err_t code)
 {
 	const char *reason = kafka_consumer_last_error(consumer);
+	const char *hint = "Check that the brokers are running, and the options bootstrap_servers, "
+	                   "security_protocol and socket_timeout_ms of the server.";
+	char refusal[512];
 
+	if (kafka_peer_refusal(consumer->peer, refusal, sizeof(refusal), &hint))
+		reason = refusal;
 	/* librdkafka reports a repeated failure every 30 s only: this may be an old one */
-	if (reason &&
-	    kafka_report_classify(consumer->reports.last_error) == KAFKA_EVENT_UNAUTHORIZED)
+	else if (reason &&
+	         kafka_report_classify(consumer->reports.last_error) == KAFKA_EVENT_UNAUTHORIZED)
 		raise_authentication_failed(consumer);
-	ereport(ERROR,
-	        (errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
-	         errmsg("could not reach the Kafka cluster of server \"%s\"",
-	                consumer->server_name),
-	         reason ? errdetail_internal("%s.", reason)
-	                : errdetail("No answer within %d ms: %s.", consumer->lookup_timeout_ms,
-	                            rd_kafka_err2str(code)),
-	         errhint("Check that the brokers are running, and the options bootstrap_servers, "
-	                 "security_protocol and socket_timeout_ms of the server.")));
+	else if (reason && strstr(reason, "alert") != NULL)
+		hint = "The broker has refused the connection: it may want a certificate, given as "
+		       "ssl_certificate_pem and ssl_key_pem in the user mapping.";
+	ereport(ERROR, (errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
+	                errmsg("could not reach the Kafka cluster of server \"%s\"",
+	                       consumer->server_name),
+	                reason ? errdetail_internal("%s.", reason)
+	                       : errdetail("No answer within %d ms: %s.",
+	                                   consumer->lookup_timeout_ms, rd_kafka_err2str(code)),
+	                errhint("%s", hint)));
 }
 
 /*

@@ -5,8 +5,10 @@
  *	  properties.
  *
  * A property is allowed only when it stands in the table below.  What loads
- * code, runs commands, opens listeners, or reads or writes files of the
- * server's host is not in it.  Names are librdkafka's own, or the same with
+ * code, runs commands, opens listeners, or writes files of the server's host is not
+ * in it.  What reads files, or switches verification off, takes a superuser or a member of
+ * pg_read_server_files: whoever gives the option, and, whenever it is used, the owner of the
+ * foreign server, so that no change of owner hands the right on.  Names are librdkafka's own, or the same with
  * underscores for dots.  Values are tried on a throw-away configuration, so
  * that ranges and keywords are those of the library in use.
  *
@@ -30,10 +32,14 @@
 #include "fmgr.h"
 #include "foreign/foreign.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "nodes/bitmapset.h"
+#include "catalog/pg_authid.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
+#include "kafka_hosts.h"
 #include "kafka_options.h"
 #include "kafka_prelude.h"
 #include "topic_schema.h"
@@ -48,14 +54,17 @@ typedef enum OptionPlace
 	PLACE_BOTH
 } OptionPlace;
 
+#define ANY_VALUE ""
+
 typedef struct OptionDefinition
 {
 	const char *name;  /* librdkafka's name */
 	const char *alias; /* librdkafka's other name for it, or NULL */
 	OptionPlace place;
 	bool secret;
-	const char *allowed; /* the only values allowed, '|' between, any case; the
+	const char *allowed;  /* the only values allowed, '|' between, any case; the
 						  * first letter-exact form is what the library gets */
+	const char *reserved; /* a value for pg_read_server_files only; ANY_VALUE: all are */
 } OptionDefinition;
 
 static const OptionDefinition option_definitions[] = {
@@ -77,8 +86,12 @@ static const OptionDefinition option_definitions[] = {
     {"ssl.certificate.pem", NULL, PLACE_BOTH},
     {"ssl.key.pem", NULL, PLACE_USER_MAPPING, true},
     {"ssl.key.password", NULL, PLACE_USER_MAPPING, true},
-    {"ssl.endpoint.identification.algorithm", NULL, PLACE_SERVER, false, "https"},
-    {"enable.ssl.certificate.verification", NULL, PLACE_SERVER, false, "true"},
+    {"ssl.endpoint.identification.algorithm", NULL, PLACE_SERVER, false, "https|none", "none"},
+    {"enable.ssl.certificate.verification", NULL, PLACE_SERVER, false, "true|false", "false"},
+    {"ssl.ca.location", NULL, PLACE_SERVER, false, NULL, ANY_VALUE},
+    {"ssl.crl.location", NULL, PLACE_SERVER, false, NULL, ANY_VALUE},
+    {"ssl.certificate.location", NULL, PLACE_SERVER, false, NULL, ANY_VALUE},
+    {"ssl.key.location", NULL, PLACE_SERVER, false, NULL, ANY_VALUE},
     {"ssl.cipher.suites", NULL, PLACE_SERVER},
     {"ssl.curves.list", NULL, PLACE_SERVER},
     {"ssl.sigalgs.list", NULL, PLACE_SERVER},
@@ -178,8 +191,6 @@ valid_options(OptionPlace place)
 pg_noreturn static void
 refuse_option(const char *given, const OptionDefinition *definition, OptionPlace place)
 {
-	size_t length = strlen(given);
-
 	if (definition)
 		ereport(ERROR,
 		        (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
@@ -193,12 +204,31 @@ refuse_option(const char *given, const OptionDefinition *definition, OptionPlace
 
 	ereport(ERROR,
 	        (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", given),
-	         strncmp(given, "ssl", 3) == 0 && length > 8 &&
-	                 strcmp(given + length - 8, "location") == 0
-	             ? errdetail("Files of the server's host cannot be used here: "
-	                         "certificates and keys are given as PEM text.")
-	             : 0,
 	         errhint("Valid options in this context are: %s.", valid_options(place))));
+}
+
+/* Reading files of the server's host, as the server, is a right of few. */
+static void
+check_reserved(const OptionDefinition *definition, const char *given, const char *value,
+               Oid role)
+{
+	if (definition->reserved == NULL ||
+	    (definition->reserved[0] != '\0' && pg_strcasecmp(definition->reserved, value) != 0) ||
+	    superuser_arg(role) || has_privs_of_role(role, ROLE_PG_READ_SERVER_FILES))
+		return;
+	ereport(ERROR,
+	        (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+	         definition->reserved[0] == '\0'
+	             ? errmsg("role \"%s\" may not use the option \"%s\"",
+	                      GetUserNameFromId(role, false), given)
+	             : errmsg("role \"%s\" may not set the option \"%s\" to \"%s\"",
+	                      GetUserNameFromId(role, false), given, value),
+	         errdetail("Superusers and members of pg_read_server_files may set it, and the "
+	                   "owner of the foreign server must be one of them."),
+	         definition->reserved[0] == '\0'
+	             ? errhint("Give certificates and keys as PEM text: ssl_ca_pem for the server, "
+	                       "ssl_certificate_pem and ssl_key_pem in the user mapping.")
+	             : errhint("Give the certificate of a private authority in ssl_ca_pem.")));
 }
 
 /*
@@ -307,9 +337,12 @@ property_value(List *properties, const char *name)
 	return NULL;
 }
 
-/* Checks the options of one object and returns them as properties. */
+/*
+ * Checks the options of one object, for which "role" answers, and returns them
+ * as properties.
+ */
 static List *
-resolve_options(List *options, OptionPlace place)
+resolve_options(List *options, OptionPlace place, Oid role)
 {
 	List *properties = NIL;
 	ListCell *cell;
@@ -329,6 +362,7 @@ resolve_options(List *options, OptionPlace place)
 			         errdetail("It stands for librdkafka's property \"%s\".", definition->name),
 			         errhint("Give an option under one of its names only.")));
 
+		check_reserved(definition, option->defname, defGetString(option), role);
 		property = palloc(sizeof(KafkaProperty));
 		property->name = definition->name;
 		property->secret = definition->secret;
@@ -350,6 +384,8 @@ check_server_properties(List *properties)
 		                errhint("Give the cluster's brokers, as in OPTIONS (bootstrap_servers "
 		                        "'host1:9092,host2:9092').")));
 
+	kafka_hosts_check_servers(property_value(properties, "bootstrap.servers"));
+
 	/* The default would be GSSAPI, which runs a command. */
 	if (protocol && strncmp(protocol, "sasl", 4) == 0 &&
 	    property_value(properties, "sasl.mechanism") == NULL)
@@ -364,9 +400,9 @@ void
 kafka_options_validate(List *options, Oid catalog)
 {
 	if (catalog == ForeignServerRelationId)
-		check_server_properties(resolve_options(options, PLACE_SERVER));
+		check_server_properties(resolve_options(options, PLACE_SERVER, GetUserId()));
 	else if (catalog == UserMappingRelationId)
-		(void) resolve_options(options, PLACE_USER_MAPPING);
+		(void) resolve_options(options, PLACE_USER_MAPPING, GetUserId());
 	else if (catalog == ForeignTableRelationId)
 		topic_schema_validate_table_options(options);
 	else if (catalog == AttributeRelationId)
@@ -420,9 +456,9 @@ kafka_connection_load(Oid server_id, Oid user_id)
 {
 	ForeignServer *server = GetForeignServer(server_id);
 	KafkaConnection *connection = palloc0(sizeof(KafkaConnection));
-	List *of_server = resolve_options(server->options, PLACE_SERVER);
+	List *of_server = resolve_options(server->options, PLACE_SERVER, server->owner);
 	List *of_user =
-	    resolve_options(user_mapping_options(server_id, user_id), PLACE_USER_MAPPING);
+	    resolve_options(user_mapping_options(server_id, user_id), PLACE_USER_MAPPING, user_id);
 	const char *protocol;
 	const char *timeout;
 	ListCell *cell;

@@ -43,13 +43,14 @@ typedef struct KafkaConnection
  * Raises ERRCODE_FDW_INVALID_OPTION_NAME for an option that is unknown or belongs to
  * another kind of object, ERRCODE_INVALID_PARAMETER_VALUE for its value,
  * ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED for one that is missing, ERRCODE_SYNTAX_ERROR for one
- * given twice.  No message contains the value of a secret.
+ * given twice, ERRCODE_INSUFFICIENT_PRIVILEGE for what the current user may
+ * not set, and for servers that are not in kafka_ingest.allowed_hosts.  No message contains the value of a secret.
  */
 extern void kafka_options_validate(List *options, Oid catalog);
 
 /*
  * Resolves the options of a server and of the user's mapping (or PUBLIC's,
- * or none), validating both again.  The result lives in the current memory
+ * or none), validating both again, with the rights of the server's owner.  The result lives in the current memory
  * context.  Needs a transaction.  Raises the errors of kafka_options_validate, and
  * ERRCODE_UNDEFINED_OBJECT for an unknown server.
  */

@@ -82,8 +82,16 @@ note_log_line(const rd_kafka_t *client, int level, const char *facility, const c
 static void
 note_error(rd_kafka_t *client, int code, const char *reason, void *opaque)
 {
-	KafkaReports *reports = &((KafkaConsumer *) opaque)->reports;
+	KafkaConsumer *consumer = opaque;
+	KafkaReports *reports = &consumer->reports;
 	KafkaEventType type = kafka_report_classify(code);
+	char refusal[512];
+	const char *hint;
+
+	/* we know more about our own refusals than the library does */
+	if (type == KAFKA_EVENT_UNAVAILABLE && code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN &&
+	    kafka_peer_refusal(consumer->peer, refusal, sizeof(refusal), &hint))
+		reason = refusal;
 
 	/*
 	 * A single broker that is down is the library's business as long as others
@@ -144,6 +152,7 @@ kafka_report_all_well(KafkaConsumer *consumer)
 	if (reports->last_error == 0)
 		return;
 	reports->last_error = 0;
+	kafka_peer_forget_refusal(consumer->peer);
 	reports->last_error_text[0] = '\0';
 	memset(reports->handed_out_at, 0, sizeof(reports->handed_out_at));
 }

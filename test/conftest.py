@@ -12,8 +12,10 @@ import pytest
 from harness import build, paths
 from harness.database import Database
 from harness.kafka import Broker
+
 from harness.postgres import VERSIONS, Cluster, Installation
 from harness.processes import clean_up_at_exit, stop_all
+from harness.secure_kafka import PASSWORD, SecureBroker
 from harness.topic import Topic
 
 _numbers = itertools.count(1)
@@ -64,6 +66,21 @@ def session_broker(run_directory):
 
 
 @pytest.fixture(scope="session")
+def session_secure_broker(run_directory):
+    broker = SecureBroker(run_directory).create().start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def secure_kafka(session_secure_broker):
+    """The broker with TLS, SASL and access control, running, alice's password as it was."""
+    session_secure_broker.ensure_running()
+    session_secure_broker.set_password(PASSWORD)
+    return session_secure_broker
+
+
+@pytest.fixture(scope="session")
 def session_postgres(installation, run_directory):
     return Cluster(installation, run_directory, "main").create().start()
 
@@ -89,8 +106,8 @@ def new_cluster(installation, run_directory):
     """Makes further servers: new_cluster(settings) is created but not started."""
     clusters = []
 
-    def make(settings=None, primary=None):
-        cluster = Cluster(installation, run_directory, f"extra{next(_numbers)}", settings)
+    def make(settings=None, primary=None, environment=None):
+        cluster = Cluster(installation, run_directory, f"extra{next(_numbers)}", settings, environment)
         clusters.append(cluster)
         return cluster.create_standby(primary) if primary else cluster.create()
 

@@ -10,9 +10,6 @@ from harness.processes import Process, wait_until
 SETTINGS = """
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxied_port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy_port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
 controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
 log.dirs={directory}/data
@@ -53,6 +50,7 @@ class Broker:
         self.directory = run_directory.subdirectory(name)
         self.log = run_directory.logs / f"{name}.log"
         self.port = paths.free_port()
+        self.controller_port = paths.free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.proxied_port = paths.free_port()
         self.proxy_port = paths.free_port()
@@ -61,8 +59,8 @@ class Broker:
         self._admin = None
 
     def create(self):
-        text = SETTINGS.format(port=self.port, proxied_port=self.proxied_port, proxy_port=self.proxy_port,
-                               controller_port=paths.free_port(), directory=self.directory)
+        text = SETTINGS.format(controller_port=self.controller_port, directory=self.directory)
+        text += self.listener_settings()
         self._settings = self.directory / "server.properties"
         self._settings.write_text(text)
         self._logging = self.directory / "log4j2.properties"
@@ -72,6 +70,14 @@ class Broker:
                                       "-t", "a2Fma2FfaW5nZXN0X3Rlcw", "-c", self._settings),
                            stdout=log, stderr=log, check=True)
         return self
+
+    def listener_settings(self):
+        """What of server.properties is about listeners."""
+        own = f"PLAINTEXT://127.0.0.1:{self.port}"
+        return (f"listeners={own},PROXIED://127.0.0.1:{self.proxied_port},"
+                f"CONTROLLER://127.0.0.1:{self.controller_port}\n"
+                f"advertised.listeners={own},PROXIED://127.0.0.1:{self.proxy_port}\n"
+                "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT\n")
 
     def _java(self, main_class, *arguments):
         return ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-cp", f"{paths.KAFKA_JARS}/*",

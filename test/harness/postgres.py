@@ -91,13 +91,15 @@ class Installation:
 class Cluster:
     """One PostgreSQL server with its own data directory, reached by a Unix socket."""
 
-    def __init__(self, installation, run_directory, name, settings=None):
+    def __init__(self, installation, run_directory, name, settings=None, environment=None):
+        """environment: variables of the server's, beside ours."""
         self.installation = installation
         self.name = name
         self.directory = run_directory.subdirectory(name, owner=server_user())
         self.data = self.directory / "data"
         self.log = run_directory.logs / f"{name}.log"
         self.port = paths.free_port()
+        self.environment = {**installation.environment(), **(environment or {})}
         self.process = None
         self.settings = {**SETTINGS, **(settings or {}), "port": self.port,
                          "unix_socket_directories": self.directory}
@@ -127,7 +129,7 @@ class Cluster:
         self.process = Process(
             f"PostgreSQL {self.installation.version} ({self.name})",
             [self.installation.bin / "postgres", "-D", self.data], self.log, user=server_user(),
-            outlive=outlive, stop_signal=signal.SIGINT, environment=self.installation.environment())
+            outlive=outlive, stop_signal=signal.SIGINT, environment=self.environment)
         try:
             wait_until(self._is_ready, timeout=60, interval=0.05, what=f"{self.name} accepts connections")
         except Exception:
