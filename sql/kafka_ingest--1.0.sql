@@ -4,7 +4,10 @@
 -- something there that this script, or a user of the extension, would pick up.
 DO $$
 BEGIN
-    IF NOT pg_catalog.pg_has_role((SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname = 'kafka'), 'USAGE')
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r
+                       ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+                    WHERE n.nspname OPERATOR(pg_catalog.=) 'kafka'
+                      AND (r.rolsuper OR r.rolname OPERATOR(pg_catalog.=) CURRENT_USER))
        OR EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = 'kafka'::pg_catalog.regnamespace)
        OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = 'kafka'::pg_catalog.regnamespace)
        OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = 'kafka'::pg_catalog.regnamespace)
@@ -254,6 +257,11 @@ CREATE FUNCTION kafka.alter_stream(
     AS 'MODULE_PATHNAME', 'kafka_alter_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.alter_stream(text, bigint, text, interval, text, text, text, regclass, bigint, bigint, int) IS
     'changes a stream''s settings, keeping its checkpoint; arguments left out stay as they are; 0 removes a limit';
+
+CREATE FUNCTION kafka.alter_stream_owner(name text, owner regrole) RETURNS void
+    AS 'MODULE_PATHNAME', 'kafka_alter_stream_owner' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
+COMMENT ON FUNCTION kafka.alter_stream_owner(text, regrole) IS
+    'gives a stream to a role that the caller can SET ROLE to; from then on it reads and writes with that role''s rights and user mapping';
 
 CREATE FUNCTION kafka.reset_stream(
         name text,

@@ -46,6 +46,17 @@
 	pg_foreign_server_aclcheck(server_id, role_id, mode)
 #endif
 
+/* Raises an error unless the user can SET ROLE to the other. */
+static inline void
+check_may_become(Oid user_id, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	check_can_set_role(user_id, role);
+#else
+	check_is_member_of_role(user_id, role);
+#endif
+}
+
 /* What a query does with a relation, as far as privileges matter. */
 typedef struct RelationAccess
 {

@@ -13,6 +13,7 @@
 #include "funcapi.h"
 #include "micro_batch.h"
 #include "stream_query.h"
+#include "stream_trust.h"
 #include "topic_schema.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -251,6 +252,7 @@ kafka_retry_dead_letters(PG_FUNCTION_ARGS)
 	(void) set_config_option("search_path", "", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
 	                         true, 0, false);
 	become_owner(stream, &saved);
+	stream_trust_check(stream);
 	sink = sink_create(stream, topic_table);
 	for (int i = 0; i < count; i++)
 	{

@@ -12,6 +12,7 @@
 #include "common/int.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 void
@@ -20,6 +21,19 @@ require_argument(FunctionCallInfo fcinfo, int index, const char *name)
 	if (PG_ARGISNULL(index))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 		                errmsg("argument \"%s\" must not be null", name)));
+}
+
+Oid
+relation_argument(FunctionCallInfo fcinfo, int index, const char *name)
+{
+	Oid relation;
+
+	require_argument(fcinfo, index, name);
+	relation = PG_GETARG_OID(index);
+	if (get_rel_relkind(relation) == '\0')
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("%s does not exist", name),
+		                errdetail("No relation has the OID %u.", relation)));
+	return relation;
 }
 
 char *

@@ -18,6 +18,9 @@
 /* Raises ERRCODE_NULL_VALUE_NOT_ALLOWED when the argument is NULL. */
 extern void require_argument(FunctionCallInfo fcinfo, int index, const char *name);
 
+/* A regclass argument that is a relation; else an error as above, or ERRCODE_UNDEFINED_TABLE. */
+extern Oid relation_argument(FunctionCallInfo fcinfo, int index, const char *name);
+
 /* A text argument, palloc'd; for NULL an error as above, or NULL. */
 extern char *required_text(FunctionCallInfo fcinfo, int index, const char *name);
 extern char *text_argument(FunctionCallInfo fcinfo, int index);

@@ -20,6 +20,7 @@
 #include "pgstat.h"
 #include "privileges.h"
 #include "storage/lmgr.h"
+#include "stream_trust.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -63,12 +64,14 @@ become_owner(const Stream *stream, OwnerIdentity *saved)
 	SetUserIdAndSecContext(stream->owner, saved->security_context |
 	                                          SECURITY_LOCAL_USERID_CHANGE |
 	                                          SECURITY_RESTRICTED_OPERATION);
+	stream_trust_guard(stream->owner);
 }
 
 void
 restore_identity(const OwnerIdentity *saved)
 {
 	SetUserIdAndSecContext(saved->user_id, saved->security_context);
+	stream_trust_guard(InvalidOid);
 }
 
 /*
@@ -257,6 +260,7 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 		become_owner(run->stream, &saved);
 		/* what is deferred would run at COMMIT, as the wrong user and without a message to blame */
 		AfterTriggerSetState(makeNode(ConstraintsSetStmt));
+		stream_trust_check(run->stream);
 		ensure_sink(run);
 		privileges_check_server(run->topic_table);
 		scan->topic_table = run->topic_table;
@@ -385,6 +389,7 @@ reject_undecodable(StreamRun *run, List *wanted, int first)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		become_owner(run->stream, &saved);
 		MemoryContextSwitchTo(run->batch_context);
+		stream_trust_check(run->stream);
 		rejected = rejects_add_undecodable(run->rejects, run->topic_table, wanted,
 		                                   run->reader->batch->messages, first,
 		                                   run->reader->batch->count);

@@ -32,6 +32,7 @@
 #define LONGEST_DELAY_US() ((int64) progress_max_restart_delay * USECS_PER_SEC)
 
 int progress_max_stream_workers = 64;
+int progress_max_stream_workers_per_role = -1;
 int progress_max_restart_delay = 60;
 
 ProgressShared *progress_shared = NULL;
@@ -44,7 +45,7 @@ static shmem_startup_hook_type previous_shmem_startup_hook = NULL;
  * ---------------------------------------------------------------------
  */
 
-/* Both settings are about workers: there are none unless the library is preloaded. */
+/* These settings are about workers: there are none unless the library is preloaded. */
 void
 progress_define_settings(void)
 {
@@ -56,6 +57,12 @@ progress_define_settings(void)
 	    "of "
 	    "shared memory, and one of max_worker_processes while it runs.",
 	    &progress_max_stream_workers, 64, 1, 4096, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+	    "kafka_ingest.max_stream_workers_per_role",
+	    "Sets how many workers the streams of a role may have at the same time, in all "
+	    "databases.",
+	    "Superusers may have as many as there are; -1 is no limit.",
+	    &progress_max_stream_workers_per_role, -1, -1, 4096, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 	    "kafka_ingest.max_restart_delay",
 	    "Sets the longest delay before a stream's worker that ended with an error is started "

@@ -118,7 +118,9 @@ typedef struct StreamSlot
 
 /* --- settings and set-up (called from _PG_init) --- */
 extern int progress_max_stream_workers; /* kafka_ingest.max_stream_workers */
-extern int progress_max_restart_delay;  /* kafka_ingest.max_restart_delay, in seconds */
+/* kafka_ingest.max_stream_workers_per_role; -1: no limit */
+extern int progress_max_stream_workers_per_role;
+extern int progress_max_restart_delay; /* kafka_ingest.max_restart_delay, in seconds */
 extern void progress_define_settings(void);
 extern void progress_request_shared_memory(void);
 

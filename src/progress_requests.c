@@ -233,10 +233,41 @@ has_slot(int64 stream_id, int worker)
 	return found;
 }
 
+/* Raises an error when the stream would give its owner too many workers. */
+static void
+check_limit_of_role(int64 stream_id, int workers, const char *stream_name, Oid owner)
+{
+	int others = 0;
+
+	if (progress_max_stream_workers_per_role < 0 || superuser_arg(owner))
+		return;
+	LWLockAcquire(progress_shared->lock, LW_SHARED);
+	for (int i = 0; i < progress_max_stream_workers; i++)
+	{
+		const StreamSlot *slot = &progress_shared->slots[i];
+
+		if (slot->in_use && slot->owner == owner &&
+		    (slot->wanted || slot->pending_requests > 0) && slot->stop_requests == 0 &&
+		    !(slot->database_id == MyDatabaseId && slot->stream_id == stream_id))
+			others++;
+	}
+	LWLockRelease(progress_shared->lock);
+	if (others + workers > progress_max_stream_workers_per_role)
+		ereport(ERROR,
+		        (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+		         errmsg("cannot start stream \"%s\": role \"%s\" may have %d worker(s)",
+		                stream_name, GetUserNameFromId(owner, false),
+		                progress_max_stream_workers_per_role),
+		         errdetail("Its other streams have %d, this one needs %d.", others, workers),
+		         errhint("Stop another one, or ask the administrator to increase "
+		                 "kafka_ingest.max_stream_workers_per_role.")));
+}
+
 void
 progress_start_at_commit(int64 stream_id, int workers, const char *stream_name, Oid owner)
 {
 	progress_require_available();
+	check_limit_of_role(stream_id, workers, stream_name, owner);
 
 	for (int worker = 0; worker < workers; worker++)
 		if (!add_request(REQUEST_START, stream_id, worker, stream_name, owner))

@@ -19,6 +19,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "privileges.h"
+#include "stream_trust.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -129,6 +130,7 @@ procedure_sink_create(const Stream *stream, Oid topic_table)
 		         errhint("Let the procedure do it.")));
 	privileges_check_source(stream->source);
 	sink->procedure = find_procedure(stream->foreach_batch);
+	stream_trust_check_routine(sink->procedure, stream->owner);
 	check_procedure(sink->procedure);
 
 	sink->sink.is_stale = procedure_sink_is_stale;

@@ -16,7 +16,9 @@
 #include "catalog.h"
 #include "catalog/namespace.h"
 #include "utils/array.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
@@ -314,6 +316,90 @@ stream_settings(const Stream *stream, Oid *types, Datum *values, char *nulls)
 	Assert(count == STREAM_SETTINGS);
 }
 
+static char *
+stream_view_name(int64 stream_id)
+{
+	return psprintf("kafka.stream_%lld_query", (long long) stream_id);
+}
+
+/* Does this query about a role give a row? */
+static bool
+holds_for_role(const char *query, Oid role)
+{
+	Oid types[1] = {OIDOID};
+	Datum values[1] = {ObjectIdGetDatum(role)};
+
+	return catalog_execute(SPI_OK_SELECT, query, 1, types, values, NULL) > 0;
+}
+
+static bool
+owner_is_recorded(Oid owner)
+{
+	return holds_for_role("SELECT FROM pg_class c, aclexplode(c.relacl) a"
+	                      " WHERE c.oid = 'kafka.stream'::regclass AND a.grantee = $1",
+	                      owner);
+}
+
+/*
+ * PostgreSQL knows no dependency of a row on a role, but one of a table's
+ * privileges: whoever has streams is named in those of kafka.stream.  The caller has
+ * just written to it: nobody can be about to forget the owner.
+ */
+static void
+record_owner(Oid owner)
+{
+	if (owner_is_recorded(owner))
+		return;
+	/* one at a time: privileges are a single row of pg_class; there is no stream 0 */
+	stream_lock(0, AccessExclusiveLock);
+	AcceptInvalidationMessages();
+	if (!owner_is_recorded(owner))
+		catalog_execute(SPI_OK_UTILITY,
+		                psprintf("GRANT SELECT ON kafka.stream TO %s",
+		                         quote_identifier(GetUserNameFromId(owner, false))),
+		                0, NULL, NULL, NULL);
+}
+
+/*
+ * After the last stream of an owner.  While somebody else writes to kafka.stream
+ * it is left for another time: too much on record does no harm.
+ */
+static void
+forget_owner(Oid owner)
+{
+	char *name = GetUserNameFromId(owner, true);
+
+	if (name != NULL &&
+	    ConditionalLockRelationOid(catalog_stream_table(), ShareRowExclusiveLock) &&
+	    !holds_for_role("SELECT FROM kafka.stream WHERE owner = $1 LIMIT 1", owner))
+		catalog_execute(SPI_OK_UTILITY,
+		                psprintf("REVOKE SELECT ON kafka.stream FROM %s",
+		                         quote_identifier(name)),
+		                0, NULL, NULL, NULL);
+}
+
+void
+stream_change_owner(Stream *stream, Oid owner)
+{
+	CatalogAccess access;
+	Oid types[2] = {INT8OID, OIDOID};
+	Datum values[2] = {Int64GetDatum(stream->stream_id), ObjectIdGetDatum(owner)};
+	const char *name = quote_identifier(GetUserNameFromId(owner, false));
+	Oid previous = stream->owner;
+
+	catalog_begin(&access);
+	catalog_execute(SPI_OK_UPDATE, "UPDATE kafka.stream SET owner = $2 WHERE stream_id = $1", 2,
+	                types, values, NULL);
+	catalog_execute(SPI_OK_UTILITY,
+	                psprintf("ALTER VIEW IF EXISTS %s OWNER TO %s",
+	                         stream_view_name(stream->stream_id), name),
+	                0, NULL, NULL, NULL);
+	record_owner(owner);
+	forget_owner(previous);
+	catalog_end(&access);
+	stream->owner = owner;
+}
+
 void
 stream_insert(Stream *stream)
 {
@@ -340,6 +426,7 @@ stream_insert(Stream *stream)
 	                    " enabled) VALUES (" STREAM_SETTING_PARAMETERS ", $21, $22, $23, false)"
 	                    " ON CONFLICT (name) DO NOTHING",
 	                    lengthof(types), types, values, nulls);
+	record_owner(stream->owner);
 	catalog_end(&access);
 
 	if (inserted == 0)
@@ -418,12 +505,6 @@ stream_record_failure(int64 stream_id, const ErrorData *error)
 	catalog_end(&access);
 }
 
-static char *
-stream_view_name(int64 stream_id)
-{
-	return psprintf("kafka.stream_%lld_query", (long long) stream_id);
-}
-
 Oid
 stream_create_query_view(const Stream *stream, const char *query)
 {
@@ -461,6 +542,7 @@ stream_delete(const Stream *stream)
 	catalog_begin(&access);
 	catalog_execute(SPI_OK_DELETE, "DELETE FROM kafka.stream WHERE stream_id = $1", 1, types,
 	                values, NULL);
+	forget_owner(stream->owner);
 	if (stream->query_view)
 		catalog_execute(SPI_OK_UTILITY,
 		                psprintf("DROP VIEW IF EXISTS %s", stream_view_name(stream->stream_id)),
@@ -474,7 +556,8 @@ stream_check_objects(const Stream *stream)
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(stream->owner)))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 		                errmsg("owner of stream \"%s\" does not exist", stream->name),
-		                errhint("Use kafka.drop_stream and create it again.")));
+		                errhint("Use kafka.alter_stream_owner to give the stream to another "
+		                        "role.")));
 	if (get_rel_relkind(stream->source) == '\0')
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
 		                errmsg("source of stream \"%s\" does not exist", stream->name),

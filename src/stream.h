@@ -103,6 +103,12 @@ extern void stream_insert(Stream *stream);
 /* Writes the settings (source, target, trigger, limits ...) of an existing stream. */
 extern void stream_update(const Stream *stream);
 
+/*
+ * Gives a stream, and what is kept for it, to another role.  A role with streams is
+ * on record with PostgreSQL: DROP ROLE is refused.
+ */
+extern void stream_change_owner(Stream *stream, Oid owner);
+
 /* enabled here and now, or not; either way an earlier failure is forgotten. */
 extern void stream_set_enabled(int64 stream_id, bool enabled);
 

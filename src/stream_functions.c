@@ -18,6 +18,8 @@
 #include "sink.h"
 #include "start_position.h"
 #include "stream_query.h"
+#include "stream_state.h"
+#include "stream_trust.h"
 #include "topic_schema.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
@@ -27,6 +29,7 @@ PG_FUNCTION_INFO_V1(kafka_create_stream);
 PG_FUNCTION_INFO_V1(kafka_start_stream);
 PG_FUNCTION_INFO_V1(kafka_stop_stream);
 PG_FUNCTION_INFO_V1(kafka_alter_stream);
+PG_FUNCTION_INFO_V1(kafka_alter_stream_owner);
 PG_FUNCTION_INFO_V1(kafka_reset_stream);
 PG_FUNCTION_INFO_V1(kafka_drop_stream);
 
@@ -148,6 +151,7 @@ check_definition(const Stream *stream)
 		         errmsg("max_offsets_per_trigger must be at least the number of workers"),
 		         errdetail("The %d workers share it.", stream->workers)));
 	become_owner(stream, &saved);
+	stream_trust_check(stream);
 	(void) sink_create(stream, stream_query_topic_table(stream->source));
 	restore_identity(&saved);
 	MemoryContextSwitchTo(old_context);
@@ -290,11 +294,11 @@ stream_from_arguments(FunctionCallInfo fcinfo)
 	    PG_ARGISNULL(CREATE_WORKERS) ? 1 : workers_argument(PG_GETARG_DATUM(CREATE_WORKERS));
 	stream->owner = GetUserId();
 	if (!PG_ARGISNULL(CREATE_TARGET))
-		stream->target = PG_GETARG_OID(CREATE_TARGET);
+		stream->target = relation_argument(fcinfo, CREATE_TARGET, "target");
 	if (!PG_ARGISNULL(CREATE_FOREACH_BATCH))
 		stream->foreach_batch = format_procedure_qualified(PG_GETARG_OID(CREATE_FOREACH_BATCH));
 	if (!PG_ARGISNULL(CREATE_SOURCE))
-		stream->source = PG_GETARG_OID(CREATE_SOURCE);
+		stream->source = relation_argument(fcinfo, CREATE_SOURCE, "source");
 	return stream;
 }
 
@@ -403,7 +407,7 @@ kafka_alter_stream(PG_FUNCTION_ARGS)
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			                errmsg("stream \"%s\" has no target", stream->name),
 			                errdetail("It calls a procedure with every batch.")));
-		stream->target = PG_GETARG_OID(7);
+		stream->target = relation_argument(fcinfo, 7, "target");
 	}
 	stream_check_objects(stream);
 	previous_topic_table = stream_query_topic_table(stream->source);
@@ -445,6 +449,30 @@ kafka_alter_stream(PG_FUNCTION_ARGS)
 	}
 	check_definition(stream);
 	stream_update(stream);
+	if (runs_here(stream))
+		start_at_commit(stream);
+	PG_RETURN_VOID();
+}
+
+Datum
+kafka_alter_stream_owner(PG_FUNCTION_ARGS)
+{
+	char *name = required_text(fcinfo, 0, "name");
+	Stream *stream;
+	Oid owner;
+
+	PreventCommandIfReadOnly("kafka.alter_stream_owner()");
+	require_argument(fcinfo, 1, "owner");
+	owner = PG_GETARG_OID(1);
+	stream = stream_load_owned(name, false);
+	/* nobody may give code of his to somebody else to run */
+	check_may_become(GetUserId(), owner);
+	stream = stop_and_lock(name, false, false);
+	stream_change_owner(stream, owner);
+	stream_state_set_owner(stream);
+	CommandCounterIncrement();
+	stream_check_objects(stream);
+	check_definition(stream);
 	if (runs_here(stream))
 		start_at_commit(stream);
 	PG_RETURN_VOID();

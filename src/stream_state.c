@@ -230,6 +230,19 @@ stream_state_clear(const Stream *stream)
 }
 
 void
+stream_state_set_owner(const Stream *stream)
+{
+	CatalogAccess access;
+
+	catalog_begin(&access);
+	catalog_execute(SPI_OK_UTILITY,
+	                psprintf("ALTER TABLE IF EXISTS %s OWNER TO %s", stream_state_name(stream),
+	                         quote_identifier(GetUserNameFromId(stream->owner, false))),
+	                0, NULL, NULL, NULL);
+	catalog_end(&access);
+}
+
+void
 stream_state_drop(const Stream *stream)
 {
 	CatalogAccess access;

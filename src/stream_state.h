@@ -53,6 +53,9 @@ pg_noreturn extern void stream_state_refuse(const Stream *stream, const char *de
 extern bool stream_state_is_empty(const Stream *stream);
 
 extern void stream_state_clear(const Stream *stream);
+/* Gives the table, if there is one, to the stream's owner. */
+extern void stream_state_set_owner(const Stream *stream);
+
 extern void stream_state_drop(const Stream *stream);
 
 #endif /* STREAM_STATE_H */

@@ -49,8 +49,7 @@ kafka_topic_partitions(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	result = (ReturnSetInfo *) fcinfo->resultinfo;
-	require_argument(fcinfo, 0, "topic_table");
-	read = open_topic_table(PG_GETARG_OID(0));
+	read = open_topic_table(relation_argument(fcinfo, 0, "topic_table"));
 	for (int i = 0; i < read->partition_count; i++)
 	{
 		Datum values[3] = {Int32GetDatum(i), Int64GetDatum(read->partitions[i].low),
@@ -75,8 +74,7 @@ kafka_offsets_for_timestamp(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	result = (ReturnSetInfo *) fcinfo->resultinfo;
-	require_argument(fcinfo, 0, "topic_table");
-	read = open_topic_table(PG_GETARG_OID(0));
+	read = open_topic_table(relation_argument(fcinfo, 0, "topic_table"));
 	topic_bounds_init(&bounds);
 	require_argument(fcinfo, 1, "start_time");
 	bounds.since_ms = kafka_timestamp_to_ms(PG_GETARG_TIMESTAMPTZ(1));

@@ -19,6 +19,7 @@
 #include "catalog.h"
 #include "common/pg_prng.h"
 #include "error_class.h"
+#include "kafka_hosts.h"
 #include "launcher.h"
 #include "micro_batch.h"
 #include "pgstat.h"
@@ -28,6 +29,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "stream_query.h"
+#include "stream_trust.h"
 #include "tcop/tcopprot.h"
 #include "topic_schema.h"
 #include "utils/inval.h"
@@ -49,6 +51,9 @@ static int metadata_refresh_interval = 30;
 
 /* set by cache invalidation: server, user mapping or topic table has changed */
 static bool connection_changed = false;
+
+/* kafka_hosts_changes when the connection was made */
+static uint32 hosts_changes_seen = 0;
 
 /* shown as wait events */
 static uint32 wait_for_messages;
@@ -153,6 +158,7 @@ open_stream(int64 stream_id, int worker)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	connection_changed = false;
+	hosts_changes_seen = kafka_hosts_changes;
 	if (!catalog_exists())
 	{
 		CommitTransactionCommand();
@@ -182,6 +188,7 @@ open_stream(int64 stream_id, int worker)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	become_owner(stream, &saved);
 	run->topic_table = stream_query_topic_table(stream->source);
+	stream_trust_check(stream);
 	privileges_check_server(run->topic_table);
 	schema = topic_schema_load(run->topic_table);
 	run->topic = schema->topic;
@@ -320,7 +327,8 @@ run_stream(int64 stream_id, int worker)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		if (connection_changed || progress_look_again())
+		if (connection_changed || progress_look_again() ||
+		    hosts_changes_seen != kafka_hosts_changes)
 			return RUN_RELOAD;
 
 		if (now >= next_refresh)

@@ -12,7 +12,6 @@ import pytest
 from harness import build, paths
 from harness.database import Database
 from harness.kafka import Broker
-
 from harness.postgres import VERSIONS, Cluster, Installation
 from harness.processes import clean_up_at_exit, stop_all
 from harness.secure_kafka import PASSWORD, SecureBroker
