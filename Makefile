@@ -13,7 +13,7 @@ REGRESS = $(filter-out kafka_ingest--%,$(basename $(notdir $(wildcard sql/*.sql)
 REGRESS_OPTS = --inputdir=.
 
 # These install what they need, so PostgreSQL need not be here yet.
-DEVELOPMENT_GOALS = check check-faults check-all check-sanitize fuzz soak demo demo-stop bench format check-format
+DEVELOPMENT_GOALS = check check-faults check-all check-sanitize check-spark fuzz soak demo demo-stop bench format check-format
 ifeq ($(filter $(DEVELOPMENT_GOALS),$(MAKECMDGOALS)),)
 
 PG_CONFIG ?= pg_config
@@ -51,6 +51,10 @@ fuzz:
 soak: SECONDS = 300
 soak:
 	@test/run.sh soak --seconds=$(SECONDS) $(if $(SEED),--seed=$(SEED)) $(if $(VERSION),--postgres-version=$(VERSION))
+
+# The same topics through Spark Structured Streaming (fetched: 500 MB) and streams give the same tables.
+check-spark:
+	@PEERS=spark test/run.sh harness.check_spark
 
 # A private PostgreSQL and Kafka with a stream between them, to look at for an hour.
 demo:

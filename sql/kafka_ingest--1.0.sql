@@ -382,7 +382,7 @@ COMMENT ON FUNCTION kafka.sliding_window(timestamptz, interval, interval, timest
 CREATE FUNCTION kafka.session_window("timestamp" timestamptz, gap interval) RETURNS tstzrange
     AS 'MODULE_PATHNAME', 'kafka_session_window' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION kafka.session_window(timestamptz, interval) IS
-    '[timestamp, timestamp + gap); in GROUP BY of a stream in append mode: the session [first, last + gap) of timestamps less than gap apart';
+    '[timestamp, timestamp + gap); in GROUP BY of a stream in append mode: the session [first, last + gap) of timestamps at most gap apart';
 
 ---------------------------------------------------------------------------
 -- Status

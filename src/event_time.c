@@ -374,7 +374,7 @@ kafka_sliding_window(PG_FUNCTION_ARGS)
 
 /* --- kafka.session_window(timestamptz, gap) --- */
 
-/* The session of one message alone; sink_aggregate_sessions.c joins those that overlap. */
+/* The session of one message alone; sink_aggregate_sessions.c joins those that meet. */
 Datum
 kafka_session_window(PG_FUNCTION_ARGS)
 {

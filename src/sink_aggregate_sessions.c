@@ -4,10 +4,10 @@
  *	  How a batch goes into a state whose groups are sessions.
  *
  * Each message is the session [time, time + gap) by itself; sessions of the same other
- * keys that overlap are one.  A batch is first made sessions of its own.  Those that
- * it overlaps are taken out of the state, all are made sessions once more, and the result is
- * put back.  Stored sessions that touch none of the batch stay as they are: they
- * don't overlap each other.
+ * keys that overlap or touch are one, as in Spark and Flink.  A batch is first made sessions
+ * of its own.  Those that it meets are taken out of the state, all are made sessions once
+ * more, and the result is put back.  Stored sessions that meet none of the batch stay as they
+ * are: they don't meet each other.
  *
  * The session is the last key, kn.  When sessions are over is left to sink_aggregate_sql.c.
  *
@@ -39,7 +39,7 @@ numbered(const char *prefix, int count)
 
 /*
  * The rows of "source", which have the keys k1 ..., as "i" with the number of their island: rows
- * whose sessions overlap, or are joined by others in between, have the same number.
+ * whose sessions meet, or are joined by others in between, have the same number.
  */
 static char *
 islands(const char *source, int session)
@@ -52,7 +52,7 @@ islands(const char *source, int session)
 		partition[length - 2] = '\0';
 	/* rows that are equal by ORDER BY are counted together, whatever their order */
 	return psprintf("(SELECT r.*, count(*) FILTER (WHERE r.starts) OVER (%s ORDER BY r.k%d) "
-	                "AS island FROM (SELECT r.*, (lower(r.k%d) < max(upper(r.k%d)) OVER "
+	                "AS island FROM (SELECT r.*, (lower(r.k%d) <= max(upper(r.k%d)) OVER "
 	                "(%s ORDER BY r.k%d ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) "
 	                "IS NOT TRUE AS starts FROM (%s) r) r) i",
 	                partition, session, session, session, partition, session, source);
@@ -136,7 +136,7 @@ same_keys(const StreamAggregate *aggregate, uint32 nulls)
 	return text.data;
 }
 
-/* The places in the state of the sessions that those of "batch" overlap. */
+/* The places in the state of the sessions that those of "batch" overlap or touch. */
 static char *
 find_touched(const Stream *stream, const StreamAggregate *aggregate)
 {
@@ -162,9 +162,11 @@ find_touched(const Stream *stream, const StreamAggregate *aggregate)
 			    psprintf("ROW(%.*s)::record = ROW(%.*s)::record AND ", (int) strlen(stored) - 2,
 			             stored, (int) strlen(arrived) - 2, arrived);
 		}
-		appendStringInfo(&text, "%sSELECT x.ctid AS place FROM %s x WHERE %sx.k%d && b.k%d",
-		                 nulls > 0 ? " UNION ALL " : "", stream_state_name(stream), match,
-		                 session, session);
+		appendStringInfo(
+		    &text,
+		    "%sSELECT x.ctid AS place FROM %s x WHERE %s(x.k%d && b.k%d OR x.k%d -|- b.k%d)",
+		    nulls > 0 ? " UNION ALL " : "", stream_state_name(stream), match, session, session,
+		    session, session);
 	}
 	/* OFFSET 0 keeps it a sub-select that is run per session: with an index */
 	return psprintf("SELECT f.place FROM batch b CROSS JOIN LATERAL "

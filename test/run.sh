@@ -6,7 +6,8 @@
 # Debian packages need root or sudo and are touched only when one is missing;
 # the rest goes to a cache directory of the user: a Python environment and the
 # jars of Apache Kafka.  KAFKA_INGEST_PACKAGES: Debian packages beside those
-# that everything needs.  Says what it does only when it does something.
+# that everything needs.  PEERS="spark debezium": other programs that do what the
+# extension does (test/peers).  Says what it does only when it does something.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -26,7 +27,7 @@ install_packages() {
 		installed "$package" || missing+=("$package")
 	done
 	command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
-	[ -d "$jars" ] || command -v mvn >/dev/null || missing+=(maven)
+	[ -d "$jars" ] && peers_are_installed || command -v mvn >/dev/null || missing+=(maven)
 	[ ${#missing[@]} -gt 0 ] || return 0
 
 	local as_root=()
@@ -47,13 +48,55 @@ install_packages() {
 	fi
 }
 
+# A peer is there when its jars were made from the list in test/peers, and its Python packages, too.
+peer_is_installed() {
+	local list
+	for list in "$here/peers/$1"-pom.xml "$here/peers/$1"-requirements.txt; do
+		[ ! -e "$list" ] || cmp -s "$list" "$KAFKA_INGEST_CACHE/peers/$1/${list##*/}" || return 1
+	done
+}
+
+peers_are_installed() {
+	local peer
+	for peer in ${PEERS:-}; do
+		peer_is_installed "$peer" || return 1
+	done
+}
+
+install_peers() {
+	local peer directory
+	for peer in ${PEERS:-}; do
+		if [ ! -e "$here/peers/$peer-pom.xml" ]; then
+			say "there is no peer \"$peer\"; PEERS may have: $(cd "$here/peers" && echo *-pom.xml | sed 's/-pom\.xml//g')"
+			exit 1
+		fi
+		peer_is_installed "$peer" && continue
+		directory=$KAFKA_INGEST_CACHE/peers/$peer
+		say "fetching $peer into $directory"
+		rm -rf "$directory"
+		mkdir -p "$directory"
+		mvn -q -B -f "$here/peers/$peer-pom.xml" dependency:copy-dependencies \
+			-DincludeScope=runtime -DoutputDirectory="$directory/jars" </dev/null >&2
+		if [ -e "$here/peers/$peer-requirements.txt" ]; then
+			new_python_environment "$directory/venv" "$here/peers/$peer-requirements.txt"
+			cp "$here/peers/$peer-requirements.txt" "$directory/"
+		fi
+		cp "$here/peers/$peer-pom.xml" "$directory/"
+	done
+}
+
+# DIRECTORY LIST: an environment with the packages of the list.
+new_python_environment() {
+	local python=/usr/bin/python3
+	[ -x "$python" ] || python=python3
+	"$python" -m venv --clear "$1"
+	"$1/bin/pip" install --quiet --disable-pip-version-check -r "$2" >&2
+}
+
 install_python_environment() {
 	cmp -s "$here/requirements.txt" "$environment/requirements.txt" && return
 	say "installing Python packages into $environment"
-	local python=/usr/bin/python3
-	[ -x "$python" ] || python=python3
-	"$python" -m venv --clear "$environment"
-	"$environment/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt" >&2
+	new_python_environment "$environment" "$here/requirements.txt"
 	cp "$here/requirements.txt" "$environment/requirements.txt"
 }
 
@@ -72,6 +115,7 @@ mkdir -p "$KAFKA_INGEST_CACHE"
 	install_packages
 	install_python_environment
 	install_kafka
+	install_peers
 } 9>"$KAFKA_INGEST_CACHE/lock"
 
 export PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1

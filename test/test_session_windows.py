@@ -45,22 +45,22 @@ def open_sessions(db):
 def test_sessions_grow_join_and_come_out_once(db, new_topic):
     topic = new_topic(1)
     create(db, topic, delay="1 h")
-    # ten minutes apart are two sessions, a second less is one
-    send(db, topic, at(0, "a"), at(10, "a"), at(0, "b"), at(9, "b", 59), at(0))
-    assert open_sessions(db) == [("12:00", "12:10", "a"), ("12:00", "12:10", None), ("12:00", "12:19", "b"),
+    # ten minutes apart are one session, a second more is two
+    send(db, topic, at(0, "a"), at(10, "a", 1), at(0, "b"), at(10, "b"), at(0))
+    assert open_sessions(db) == [("12:00", "12:10", "a"), ("12:00", "12:10", None), ("12:00", "12:20", "b"),
                                  ("12:10", "12:20", "a")]
     # between two: one session of three; around it: of five
     send(db, topic, at(5, "a"))
     assert ("12:00", "12:20", "a") in open_sessions(db) and len(open_sessions(db)) == 3
     send(db, topic, at(40, "a"), at(60, "a"))
     send(db, topic, at(35, "a"), at(19, "a"), at(28, "a"), at(51, "a"))
-    assert open_sessions(db) == [("12:00", "12:10", None), ("12:00", "12:19", "b"), ("12:00", "12:50", "a"),
+    assert open_sessions(db) == [("12:00", "12:10", None), ("12:00", "12:20", "b"), ("12:00", "12:50", "a"),
                                  ("12:51", "13:10", "a")]
     assert sessions(db) == []
     send(db, topic, at(80, "b"))
-    assert sessions(db) == [("12:00", "12:10", None, 1), ("12:00", "12:19", "b", 2)]
+    assert sessions(db) == [("12:00", "12:10", None, 1), ("12:00", "12:20", "b", 2)]
     send(db, topic, at(300, "z"))
-    assert sessions(db) == [("12:00", "12:10", None, 1), ("12:00", "12:19", "b", 2), ("12:00", "12:50", "a", 7),
+    assert sessions(db) == [("12:00", "12:10", None, 1), ("12:00", "12:20", "b", 2), ("12:00", "12:50", "a", 7),
                             ("12:51", "13:10", "a", 2), ("13:20", "13:30", "b", 1)]
     assert open_sessions(db) == [("17:00", "17:10", "z")]
     assert db.value("SELECT late_rows FROM kafka.stream_watermark") == 0
@@ -82,7 +82,7 @@ def test_late_messages(db, new_topic):
 
 ORACLE = """
     WITH starts AS (
-        SELECT *, coalesce(at - lag(at) OVER w >= '7 min', true) AS starts FROM events
+        SELECT *, coalesce(at - lag(at) OVER w > '7 min', true) AS starts FROM events
         WINDOW w AS (PARTITION BY customer, device ORDER BY at)),
     numbered AS (
         SELECT *, count(*) FILTER (WHERE starts) OVER (PARTITION BY customer, device ORDER BY at) AS number
@@ -157,9 +157,9 @@ def test_a_gap_of_the_message(db, new_topic):
     """Gaps may differ; sessions that are inside of others don't cut them short."""
     topic = new_topic(1)
     create(db, topic, query=QUERY.replace("'10 min'", "n * interval '1 min'"), delay="1 h")
-    send(db, topic, at(0, n=60), at(5, n=1), at(50, n=2), at(60, n=3))
+    send(db, topic, at(0, n=60), at(5, n=1), at(50, n=2), at(61, n=3))
     send(db, topic, at(200, n=1))
-    assert sessions(db) == [("12:00", "13:00", None, 3), ("13:00", "13:03", None, 1)]
+    assert sessions(db) == [("12:00", "13:00", None, 3), ("13:01", "13:04", None, 1)]
 
 
 def test_the_function(db):

@@ -19,10 +19,11 @@ class Process:
     """A started program; its output goes to a log file.
 
     outlive: it may go on after this program, if leave_running() says so.
+    stdin, stdout: subprocess.PIPE to talk with it.
     """
 
     def __init__(self, name, arguments, log, user=None, outlive=False, stop_signal=signal.SIGTERM,
-                 environment=None):
+                 environment=None, stdin=subprocess.DEVNULL, stdout=None):
         self.name = name
         self.log = log
         self.stop_signal = stop_signal
@@ -33,11 +34,13 @@ class Process:
         with open(log, "ab") as output:
             # A session of its own: Ctrl-C is for us, we end it in order.
             self._popen = subprocess.Popen(
-                [str(argument) for argument in arguments], stdin=subprocess.DEVNULL, stdout=output,
-                stderr=output, start_new_session=True, cwd="/", **identity,
+                [str(argument) for argument in arguments], stdin=stdin, stdout=stdout or output, stderr=output,
+                start_new_session=True, cwd="/", **identity,
                 env={**os.environ, **(environment or {})},
                 preexec_fn=None if outlive else _end_with_parent)
         self.pid = self._popen.pid
+        self.stdin = self._popen.stdin
+        self.stdout = self._popen.stdout
         _running.append(self)
 
     def is_running(self):
