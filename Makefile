@@ -13,7 +13,7 @@ REGRESS = $(filter-out kafka_ingest--%,$(basename $(notdir $(wildcard sql/*.sql)
 REGRESS_OPTS = --inputdir=.
 
 # These install what they need, so PostgreSQL need not be here yet.
-DEVELOPMENT_GOALS = check check-faults check-all check-sanitize check-spark fuzz soak demo demo-stop bench format check-format
+DEVELOPMENT_GOALS = check check-faults check-all check-sanitize check-spark fuzz soak demo demo-stop bench bench-check format check-format
 ifeq ($(filter $(DEVELOPMENT_GOALS),$(MAKECMDGOALS)),)
 
 PG_CONFIG ?= pg_config
@@ -64,8 +64,13 @@ demo-stop:
 	@test/run.sh demo stop
 
 # COPY, a stream and a Python consumer side by side; sizes: see test/bench/__main__.py.
+# PEERS="spark" adds Spark.
 bench:
-	@test/run.sh bench
+	@PEERS="$(PEERS)" test/run.sh bench
+
+# A few pairs of COPY and stream: fails when the ratio is far too low.  Also the end of make check.
+bench-check:
+	@test/run.sh bench.regression
 
 format:
 	clang-format -i src/*.[ch]

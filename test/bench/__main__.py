@@ -1,9 +1,10 @@
-"""make bench: prints a table and writes bench-results/TIME.json.  Sizes by environment:
+"""make bench: prints a table and writes it as bench-results/TIME.json and TIME.svg.  By environment:
 
     ROWS              messages in the topic (2000000)
     PAIRS             runs of COPY and stream, one after the other (3)
     TRICKLE_SECONDS   length of the latency measurement (20), TRICKLE_RATE messages/s (100)
     PYTHON_CONSUMER   0 leaves the consumer in Python out
+    PEERS             "spark" measures Spark, too (fetched: 500 MB)
     POSTGRES_VERSION  15 or 18 (15)
 """
 
@@ -11,10 +12,9 @@ import datetime
 import json
 import os
 import platform
-import statistics
 import sys
 
-from bench import contenders, latency, rows
+from bench import chart, contenders, latency, pairs, peers, rows
 from harness import build, paths
 from harness.database import Database
 from harness.kafka import Broker
@@ -23,6 +23,7 @@ from harness.processes import clean_up_at_exit, stop_all
 
 SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "16GB", "checkpoint_timeout": "1h",
             "synchronous_commit": "on", "fsync": "on", "wal_level": "replica", "autovacuum": "off"}
+PEER_SETTINGS = {"listen_addresses": "127.0.0.1"}  # what runs in Java has no Unix sockets
 SHOWN_SETTINGS = (*SETTINGS, "wal_compression", "full_page_writes", "server_version")
 
 
@@ -34,17 +35,13 @@ def say(text):
     print(text, flush=True)
 
 
-def summary(runs):
-    """Medians of what the runs measured."""
-    return {key: statistics.median(run[key] for run in runs) for key in runs[0] if runs[0][key] is not None}
-
-
 def measure(directory):
-    count, pairs = size("ROWS", 2_000_000), size("PAIRS", 3)
+    count = size("ROWS", 2_000_000)
     version = size("POSTGRES_VERSION", 15)
     say(f"building, starting PostgreSQL {version} and Kafka")
     installation = build.build(version, directory)
-    cluster = Cluster(installation, directory, "bench", SETTINGS).create().start()
+    settings = {**SETTINGS, **PEER_SETTINGS} if peers.named() else SETTINGS
+    cluster = Cluster(installation, directory, "bench", settings).create().start()
     broker = Broker(directory).create().start()
     db = Database(cluster)
     db.create_server(broker.address)
@@ -59,23 +56,15 @@ def measure(directory):
               "settings": {name: db.value(f"SHOW {name}") for name in SHOWN_SETTINGS},
               "producer": rows.produce(count, broker.address, "orders", csv_path)}
 
-    copies, streams = [], []
-    for number in range(1, pairs + 1):
-        copies.append(contenders.copy(db, csv_path, count))
-        streams.append(contenders.stream(db, count))
-        ratio = streams[-1]["rows_per_second"] / copies[-1]["rows_per_second"]
-        say(f"pair {number}: COPY {copies[-1]['rows_per_second']:,.0f} rows/s, "
-            f"stream {streams[-1]['rows_per_second']:,.0f} rows/s, ratio {ratio:.2f}")
-        if contenders.checksum(db, "by_copy") != contenders.checksum(db, "by_stream"):
-            raise RuntimeError("the stream's table differs from COPY's")
-    result.update(copy=summary(copies), stream=summary(streams), copy_runs=copies, stream_runs=streams)
-    result["ratio"] = statistics.median(stream["rows_per_second"] / copy["rows_per_second"]
-                                        for copy, stream in zip(copies, streams))
+    result.update(pairs.measure(db, csv_path, count, size("PAIRS", 3), say))
     if size("PYTHON_CONSUMER", 1):
         say("the consumer in Python")
         result["python"] = contenders.python_consumer(db, broker.address, "orders", count)
-        if contenders.checksum(db, "by_copy") != contenders.checksum(db, "by_python"):
-            raise RuntimeError("the Python consumer's table differs from COPY's")
+        pairs.require_same_table(db, "by_python")
+    if "spark" in peers.named():
+        say("Spark")
+        result["spark"] = peers.spark(db, broker.address, "orders", count, directory)
+        pairs.require_same_table(db, "by_spark")
     say("latency at a trickle")
     result["latency"] = latency.measure(db, broker, size("TRICKLE_RATE", 100), size("TRICKLE_SECONDS", 20))
     return result
@@ -98,6 +87,9 @@ def show(result):
     if "python" in result:
         lines.append(("consumer in Python", f"{result['python']['rows_per_second']:,.0f} rows/s, "
                                             f"{result['python']['cpu_seconds']:.1f} CPU s"))
+    if "spark" in result:
+        lines.append(("Spark 3.5, JDBC", f"{result['spark']['steady_rows_per_second']:,.0f} rows/s steady, "
+                                         f"{result['spark']['rows_per_second']:,.0f} with its start"))
     trickle = result["latency"]
     lines.append((f"produce to visible, {trickle['messages_per_second']}/s",
                   f"p50 {trickle['p50_ms']} ms, p90 {trickle['p90_ms']} ms, p99 {trickle['p99_ms']} ms, "
@@ -106,6 +98,23 @@ def show(result):
     lines.append(("machine", f"{result['cpus']} CPUs, {result['machine']}, librdkafka {result['librdkafka']}"))
     width = max(len(name) for name, _ in lines)
     say("\n" + "\n".join(f"{name:{width}}  {value}" for name, value in lines))
+
+
+def draw(result):
+    """The rates as a picture, in SVG."""
+    rates = [("COPY FROM csv", result["copy"]["rows_per_second"]), ("stream", result["stream"]["rows_per_second"])]
+    if "python" in result:
+        rates.append(("consumer in Python", result["python"]["rows_per_second"]))
+    if "spark" in result:
+        rates.append(("Spark 3.5, JDBC, steady", result["spark"]["steady_rows_per_second"]))
+        rates.append(("Spark 3.5, JDBC, with its start", result["spark"]["rows_per_second"]))
+    copy = rates[0][1]
+    settings = result["settings"]
+    return chart.bar_chart(
+        f"{result['producer']['rows']:,} JSON messages into a table: rows/s",
+        [(name, rate, f"{rate:,.0f} ({rate / copy:.2f})") for name, rate in rates],
+        f"{result['cpus']} CPUs with the broker; PostgreSQL {settings['server_version']}, "
+        f"librdkafka {result['librdkafka']}; {result['at']}")
 
 
 def main():
@@ -124,7 +133,8 @@ def main():
     results.mkdir(exist_ok=True)
     path = results / f"{result['at'].replace(':', '')}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
-    say(f"\nwritten to {path.relative_to(paths.SOURCE)}")
+    path.with_suffix(".svg").write_text(draw(result))
+    say(f"\nwritten to {path.relative_to(paths.SOURCE)} and .svg")
     return 0
 
 

@@ -29,12 +29,17 @@ def source_tree(run_directory, version):
     return run_directory.path / f"source{version}"
 
 
+def directory(run_directory, version):
+    """Where build() puts the copy of PostgreSQL."""
+    return run_directory.path / f"pg{version}"
+
+
 def build(version, run_directory, sanitized=False):
     """Returns an Installation with the extension in it, or raises BuildError.
 
     sanitized: built, and run, with AddressSanitizer and UndefinedBehaviorSanitizer.
     """
-    installation = Installation.copy(version, run_directory.path / f"pg{version}")
+    installation = Installation.copy(version, directory(run_directory, version))
     tree = source_tree(run_directory, version)
     tree.mkdir()
     for name in ("Makefile", "kafka_ingest.control", "LICENSE"):

@@ -3,8 +3,9 @@ ends with one line "N passed, N failed".
 
     test/run.sh harness.check [main] [faults]
 
-main: sql/, test/isolation/, test/; faults: test/faults/ and a short fuzz.  sanitize: main, on
-one version, with AddressSanitizer and UndefinedBehaviorSanitizer.
+main: sql/, test/isolation/, test/, and a short measurement; faults: test/faults/ and a short fuzz.
+sanitize: sql/, test/isolation/ and test/ on one version, with AddressSanitizer and
+UndefinedBehaviorSanitizer.
 """
 
 import collections
@@ -15,9 +16,10 @@ import threading
 import traceback
 import xml.etree.ElementTree as ElementTree
 
+from bench import regression
 from fuzz import targets as fuzz_targets
 from harness import build, paths
-from harness.postgres import VERSIONS, Cluster
+from harness.postgres import VERSIONS, Cluster, Installation
 from harness.processes import clean_up_at_exit, stop_all
 
 PYTEST_LIMIT = 25 * 60  # seconds; far above what it takes
@@ -156,6 +158,20 @@ def run_pytest(version, installation, run_directory, tally, suite):
         tally.failed(version, f"{name}: exit status {process.returncode}")
 
 
+def check_speed(run_directory, tally):
+    """At the end, when nothing else of ours runs; on one version."""
+    version = VERSIONS[0]
+    try:
+        installation = Installation(version, build.directory(run_directory, version))
+        ratio = regression.ratio_to_copy(installation, run_directory, lambda text: say(version, text))
+    except Exception:
+        traceback.print_exc()
+        tally.failed(version, "speed: the measurement broke off")
+        return
+    what = f"speed: a stream has {ratio:.2f} of COPY's rows/s, at least {regression.FLOOR} is asked"
+    (tally.passed if ratio >= regression.FLOOR else tally.failed)(version, what)
+
+
 def fuzz(run_directory, tally):
     """Every target on its seeds and what comes near them."""
     for name in fuzz_targets.TARGETS:
@@ -190,6 +206,8 @@ def main():
             thread.start()
         for thread in threads:
             thread.join()
+        if "main" in suites:
+            check_speed(run_directory, tally)
         good = tally["passed"] > 0 and tally["failed"] == 0
         if not good:
             print(f"logs: {run_directory.keep_logs('check')}", flush=True)
