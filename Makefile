@@ -13,7 +13,7 @@ REGRESS = $(filter-out kafka_ingest--%,$(basename $(notdir $(wildcard sql/*.sql)
 REGRESS_OPTS = --inputdir=.
 
 # These install what they need, so PostgreSQL need not be here yet.
-DEVELOPMENT_GOALS = check check-faults check-all check-sanitize check-spark fuzz soak demo demo-stop bench bench-check format check-format
+DEVELOPMENT_GOALS = check check-faults check-all check-sanitize check-spark fuzz soak demo demo-stop bench bench-scale bench-check format check-format
 ifeq ($(filter $(DEVELOPMENT_GOALS),$(MAKECMDGOALS)),)
 
 PG_CONFIG ?= pg_config
@@ -71,6 +71,10 @@ bench:
 # A few pairs of COPY and stream: fails when the ratio is far too low.  Also the end of make check.
 bench-check:
 	@test/run.sh bench.regression
+
+# Workers, partitions, a hundred idle streams, ten million rows; parts and sizes: see test/bench/scale.py.
+bench-scale:
+	@test/run.sh bench.scale
 
 format:
 	clang-format -i src/*.[ch]

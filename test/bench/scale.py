@@ -1,0 +1,203 @@
+"""make bench-scale: workers, partitions, idle streams, rows; prints tables and writes bench-results/scale-TIME.json.
+Sizes by environment:
+
+    SCALE_ROWS        messages of the parts about workers and partitions (1000000)
+    SCALE_MOST_ROWS   messages of the largest run of the part about rows (10000000)
+    SCALE_STREAMS     idle streams, in steps of ten (100)
+    IDLE_SECONDS      length of the idle measurement (60)
+    PARTS             which parts: any of workers,partitions,idle,rows (all)
+    POSTGRES_VERSION  15 or 18 (15)
+"""
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+
+from bench import contenders, rows
+from bench.__main__ import SETTINGS, say, size
+from harness import build, paths
+from harness.database import Database
+from harness.kafka import Broker
+from harness.postgres import Cluster
+from harness.processes import clean_up_at_exit, stop_all, wait_until
+
+PAIRS = 3
+
+
+# --- one run of a stream ---------------------------------------------------
+
+def run_stream(db, source, count, workers=1):
+    """From the commit of create_stream to the commit of the last row; CPU seconds of all its workers."""
+    contenders.prepare(db, "by_stream")
+    db.create_stream("bench", source=source, target="by_stream", workers=workers)
+    started = time.monotonic()
+    db.process_all_available("bench", timeout="60 min")
+    seconds = time.monotonic() - started
+    usage = [contenders.process_usage(pid) for pid in db.status("bench").pids]
+    db.call("drop_stream", "bench")
+    if db.value("SELECT count(*) FROM by_stream") != count:
+        raise RuntimeError(f"not {count} rows in the table")
+    cpu = sum(one["cpu_seconds"] for one in usage)
+    return {"rows_per_second": count / seconds, "cpu_seconds_per_million_rows": cpu / count * 1e6,
+            "private_memory_mb": sum(one["private_memory_mb"] for one in usage), "load": os.getloadavg()[0]}
+
+
+def median(runs):
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def make_topic(db, broker, name, partitions, count):
+    broker.create_topic(name, partitions)
+    db.create_topic_table(name, rows.COLUMNS, name=f"{name}_topic")
+    rows.produce_again_and_again(count, broker.address, name, partitions)
+    return f"{name}_topic"
+
+
+# --- parts -----------------------------------------------------------------
+
+def measure_workers(db, broker):
+    """One and two workers, one after the other."""
+    count = size("SCALE_ROWS", 1_000_000)
+    source = make_topic(db, broker, "by_workers", 4, count)
+    runs = {1: [], 2: []}
+    for pair in range(1, PAIRS + 1):
+        for workers in runs:
+            runs[workers].append(run_stream(db, source, count, workers))
+        ratio = runs[2][-1]["rows_per_second"] / runs[1][-1]["rows_per_second"]
+        say(f"workers, pair {pair}: {runs[1][-1]['rows_per_second']:,.0f} and {runs[2][-1]['rows_per_second']:,.0f} "
+            f"rows/s, ratio {ratio:.2f}, load {os.getloadavg()[0]:.1f}")
+    ratios = [two["rows_per_second"] / one["rows_per_second"] for one, two in zip(runs[1], runs[2])]
+    return {"rows": count, "runs": {str(workers): median(some) for workers, some in runs.items()},
+            "ratio": statistics.median(ratios), "ratios": ratios}
+
+
+def measure_partitions(db, broker):
+    count = size("SCALE_ROWS", 1_000_000)
+    sources = {partitions: make_topic(db, broker, f"partitions_{partitions}", partitions, count)
+               for partitions in (1, 4, 16, 64)}
+    runs = {partitions: [] for partitions in sources}
+    for _ in range(PAIRS):
+        for partitions, source in sources.items():
+            runs[partitions].append(run_stream(db, source, count))
+            say(f"{partitions} partitions: {runs[partitions][-1]}")
+    return {"rows": count, "runs": {str(partitions): median(some) for partitions, some in runs.items()}}
+
+
+def measure_rows(db, broker):
+    """Cost per row from 10^5 rows on."""
+    result = {}
+    count = 100_000
+    while count <= size("SCALE_MOST_ROWS", 10_000_000):
+        source = make_topic(db, broker, f"rows_{count}", 4, count)
+        repeats = PAIRS if count <= 1_000_000 else 1
+        result[str(count)] = median([run_stream(db, source, count) for _ in range(repeats)])
+        say(f"{count} rows: {result[str(count)]}")
+        db.run("DROP TABLE by_stream")
+        broker.delete_topic(f"rows_{count}")
+        count *= 10
+    return result
+
+
+def memory(pid):
+    """Proportional and private memory in MB, and threads, of a process."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        rollup = dict(line.split(":", 1) for line in list(file)[1:])
+    kilobytes = {name: int(value.split()[0]) for name, value in rollup.items()}
+    return {"pss_mb": kilobytes["Pss"] / 1024,
+            "private_mb": (kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]) / 1024,
+            "threads": len(os.listdir(f"/proc/{pid}/task")), "descriptors": len(os.listdir(f"/proc/{pid}/fd"))}
+
+
+def measure_idle(db, broker):
+    """What streams cost that have nothing to do."""
+    result = {}
+    db.run("CREATE TABLE idle (id bigint)")
+    for partitions in (1, 4):
+        broker.create_topic(f"idle_{partitions}", partitions)
+        db.create_topic_table(f"idle_{partitions}", name=f"idle_topic_{partitions}")
+        created = 0
+        wanted = 1
+        while wanted <= (size("SCALE_STREAMS", 100) if partitions == 1 else 1):
+            started = time.monotonic()
+            for number in range(created, wanted):
+                db.create_stream(f"idle_{partitions}_{number}", source=f"idle_topic_{partitions}", target="idle")
+            created = wanted
+            wait_until(lambda: db.value("SELECT count(*) FROM kafka.stream_status WHERE state = 'idle'") == wanted,
+                       timeout=600, what=f"{wanted} idle streams")
+            start_seconds = time.monotonic() - started
+            result[f"{wanted} streams, {partitions} partition(s)"] = {
+                **idle_usage(db, broker), "seconds_to_create_and_start": start_seconds}
+            say(f"{wanted} idle streams of {partitions} partition(s): {result[f'{wanted} streams, {partitions} partition(s)']}")
+            wanted *= 10
+        for name in db.column("SELECT stream FROM kafka.stream_status"):
+            db.call("drop_stream", name)
+    slots = int(db.value("SHOW kafka_ingest.max_stream_workers"))
+    result["shared_memory_kb_per_worker"] = db.value(
+        "SELECT allocated_size FROM pg_shmem_allocations WHERE name = 'kafka_ingest'") / slots / 1024
+    return result
+
+
+def idle_usage(db, broker):
+    pids = db.column("SELECT pid FROM kafka.stream_status WHERE pid IS NOT NULL")
+    broker_pid = broker.process.pid
+    before = {pid: contenders.process_usage(pid)["cpu_seconds"] for pid in [*pids, broker_pid]}
+    seconds = size("IDLE_SECONDS", 60)
+    started = time.monotonic()
+    time.sleep(seconds)
+    elapsed = time.monotonic() - started
+    after = {pid: contenders.process_usage(pid)["cpu_seconds"] for pid in before}
+    per_minute = {pid: (after[pid] - before[pid]) * 60 / elapsed for pid in before}
+    every = [memory(pid) for pid in pids]
+    return {**{name: statistics.median(one[name] for one in every) for name in every[0]},
+            "cpu_seconds_per_minute_and_stream": statistics.mean(per_minute[pid] for pid in pids),
+            "broker_cpu_seconds_per_minute": per_minute[broker_pid], "load": os.getloadavg()[0]}
+
+
+PARTS = {"idle": measure_idle, "workers": measure_workers, "partitions": measure_partitions, "rows": measure_rows}
+
+
+def measure(directory):
+    version = size("POSTGRES_VERSION", 15)
+    say(f"building, starting PostgreSQL {version} and Kafka")
+    cluster = Cluster(build.build(version, directory), directory, "bench",
+                      {**SETTINGS, "shared_buffers": "512MB", "max_worker_processes": 128, "max_connections": 150,
+                       "kafka_ingest.max_stream_workers": 128}).create().start()
+    broker = Broker(directory).create().start()
+    db = Database(cluster)
+    db.create_server(broker.address)
+    db.run("SET statement_timeout = 0; SET client_min_messages = warning")
+    db.create_topic_table("orders", rows.COLUMNS, name="orders_topic")
+    result = {"at": datetime.datetime.now().isoformat(timespec="seconds"), "machine": platform.platform(),
+              "cpus": os.cpu_count(), "librdkafka": db.value("SELECT kafka.library_version()"),
+              "server_version": db.value("SHOW server_version")}
+    for name in (os.environ.get("PARTS") or ",".join(PARTS)).split(","):
+        say(f"--- {name}, load {os.getloadavg()[0]:.1f}")
+        result[name] = PARTS[name](db, broker)
+    return result
+
+
+def main():
+    clean_up_at_exit()
+    directory = paths.RunDirectory()
+    try:
+        result = measure(directory)
+    except Exception:
+        say(f"logs: {directory.keep_logs('bench')}")
+        raise
+    finally:
+        stop_all()
+        directory.remove()
+    results = paths.SOURCE / "bench-results"
+    results.mkdir(exist_ok=True)
+    path = results / f"scale-{result['at'].replace(':', '')}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    say(f"\nwritten to {path.relative_to(paths.SOURCE)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
