@@ -21,6 +21,7 @@
 
 #include "access/heapam.h"
 #include "access/tableam.h"
+#include "access/xlog.h"
 #include "executor/nodeModifyTable.h"
 #include "executor/spi.h"
 #include "heap_row.h"
@@ -36,6 +37,9 @@
 /* as in copyfrom.c: enough to fill pages, little enough to stay in cache */
 #define BUFFERED_ROWS  1000
 #define BUFFERED_BYTES 65535
+
+/* bytes of rows after which their WAL shall be flushed: the default of wal_writer_flush_after */
+#define FLUSH_WAL_AFTER (1024 * 1024)
 
 typedef struct AppendSink
 {
@@ -61,6 +65,7 @@ typedef struct RowBuffer
 	TupleTableSlot *slots[BUFFERED_ROWS];
 	int count;
 	size_t bytes;
+	size_t unflushed_bytes; /* inserted since the WAL writer was last woken */
 	uint64 rows;
 } RowBuffer;
 
@@ -138,6 +143,15 @@ row_buffer_flush(RowBuffer *buffer)
 		ExecClearTuple(buffer->slots[i]);
 	}
 	ResetPerTupleExprContext(estate);
+
+	/* the WAL writer flushes while we insert, so that COMMIT waits for the last part only */
+	buffer->unflushed_bytes += buffer->bytes;
+	if (buffer->unflushed_bytes > FLUSH_WAL_AFTER)
+	{
+		XLogSetAsyncXactLSN(XactLastRecEnd);
+		buffer->unflushed_bytes = 0;
+	}
+
 	buffer->rows += buffer->count;
 	buffer->count = 0;
 	buffer->bytes = 0;
