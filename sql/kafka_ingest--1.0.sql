@@ -91,6 +91,7 @@ CREATE TABLE kafka.stream (
     on_error text NOT NULL CHECK (on_error IN ('stop', 'skip', 'dead_letter')),
     max_errors bigint CHECK (max_errors > 0),
     max_errors_per_batch bigint CHECK (max_errors_per_batch > 0),
+    fail_on_data_loss boolean NOT NULL DEFAULT true,
     trigger text NOT NULL CHECK (trigger IN ('processing_time', 'available_now')),
     trigger_interval interval NOT NULL CHECK (trigger_interval >= '0 s'),
     max_offsets_per_trigger bigint CHECK (max_offsets_per_trigger > 0),
@@ -127,8 +128,11 @@ CREATE TABLE kafka.stream_offset (
     message_count bigint NOT NULL DEFAULT 0,
     byte_count bigint NOT NULL DEFAULT 0,
     error_count bigint NOT NULL DEFAULT 0,
+    lost_offsets bigint NOT NULL DEFAULT 0,
+    data_loss_at timestamptz,
     batch_id bigint NOT NULL DEFAULT 0,
     cluster_id text,
+    topic_id text,
     leader_epoch int,
     PRIMARY KEY (stream, topic, partition)
 ) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
@@ -138,6 +142,9 @@ COMMENT ON COLUMN kafka.stream_offset.next_offset IS 'the next position: one aft
 COMMENT ON COLUMN kafka.stream_offset.end_offset IS 'available_now: the position at which the stream is done';
 COMMENT ON COLUMN kafka.stream_offset.high_watermark IS 'the partition''s end as known at the last commit';
 COMMENT ON COLUMN kafka.stream_offset.last_offset IS 'offset of the last message that was read, and last_message_at its timestamp: seen again at every start, so that a recreated topic is noticed';
+COMMENT ON COLUMN kafka.stream_offset.lost_offsets IS 'offsets that Kafka had lost before they were read (fail_on_data_loss => false), as far as known; data_loss_at: when that was last noticed';
+COMMENT ON COLUMN kafka.stream_offset.topic_id IS 'which topic of that name it is, where librdkafka (2.3 or later) and the brokers tell';
+COMMENT ON COLUMN kafka.stream_offset.leader_epoch IS 'of the last message that was read, where librdkafka (2.1 or later) tells';
 COMMENT ON COLUMN kafka.stream_offset.batch_id IS 'the last batch that moved this position';
 
 CREATE TABLE kafka.dead_letter (
@@ -216,6 +223,7 @@ CREATE FUNCTION kafka.create_stream(
         on_error text DEFAULT 'stop',
         max_errors bigint DEFAULT NULL,
         max_errors_per_batch bigint DEFAULT NULL,
+        fail_on_data_loss boolean DEFAULT true,
         key_columns text[] DEFAULT NULL,
         on_tombstone text DEFAULT 'delete',
         version_column text DEFAULT NULL,
@@ -228,7 +236,7 @@ CREATE FUNCTION kafka.create_stream(
         start boolean DEFAULT true)
     RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_create_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
-COMMENT ON FUNCTION kafka.create_stream(text, regclass, text, regclass, text, text, timestamptz, text, text, bigint, text, interval, text, text, bigint, bigint, text[], text, text, text, interval, text[], regprocedure, text, int, boolean) IS
+COMMENT ON FUNCTION kafka.create_stream(text, regclass, text, regclass, text, text, timestamptz, text, text, bigint, text, interval, text, text, bigint, bigint, boolean, text[], text, text, text, interval, text[], regprocedure, text, int, boolean) IS
     'creates a stream from a topic table (or a view over one, or a query) into a target table; its start positions are looked up and stored now, its workers start at COMMIT';
 
 CREATE FUNCTION kafka.start_stream(name text, from_timestamp timestamptz DEFAULT NULL) RETURNS void
@@ -252,10 +260,11 @@ CREATE FUNCTION kafka.alter_stream(
         target regclass DEFAULT NULL,
         max_errors bigint DEFAULT NULL,
         max_errors_per_batch bigint DEFAULT NULL,
+        fail_on_data_loss boolean DEFAULT NULL,
         workers int DEFAULT NULL)
     RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_alter_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
-COMMENT ON FUNCTION kafka.alter_stream(text, bigint, text, interval, text, text, text, regclass, bigint, bigint, int) IS
+COMMENT ON FUNCTION kafka.alter_stream(text, bigint, text, interval, text, text, text, regclass, bigint, bigint, boolean, int) IS
     'changes a stream''s settings, keeping its checkpoint; arguments left out stay as they are; 0 removes a limit';
 
 CREATE FUNCTION kafka.alter_stream_owner(name text, owner regrole) RETURNS void
@@ -300,6 +309,14 @@ CREATE FUNCTION kafka.skip_message(stream text, topic text, partition int, "offs
     AS 'MODULE_PATHNAME', 'kafka_skip_message' LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION kafka.skip_message(text, text, int, bigint) IS
     'moves the checkpoint of a failed or stopped stream past the one message at which it stands; an error if it stands elsewhere';
+
+CREATE FUNCTION kafka.verify_stream(name text,
+        OUT partition int, OUT next_offset bigint, OUT low_watermark bigint, OUT high_watermark bigint,
+        OUT lag bigint, OUT gap bigint, OUT same_topic boolean, OUT retention_hours float8, OUT verdict text)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'kafka_verify_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
+COMMENT ON FUNCTION kafka.verify_stream(text) IS
+    'asks Kafka, per partition: is what the stream reads next still there (gap: offsets that are not), is it the same topic, how far behind is the stream, and in how many hours may retention pass its checkpoint (Infinity: never; NULL: not known)';
 
 CREATE FUNCTION kafka.explain_stream(name text) RETURNS SETOF text
     AS 'MODULE_PATHNAME', 'kafka_explain_stream' LANGUAGE C VOLATILE STRICT;
@@ -411,7 +428,7 @@ CREATE FUNCTION kafka.worker_batches(
         OUT input_rows_per_second float8, OUT processed_rows_per_second float8,
         OUT duration_ms jsonb, OUT start_offsets jsonb, OUT end_offsets jsonb,
         OUT offsets_behind_latest jsonb, OUT xid xid8, OUT watermark timestamptz, OUT late_rows bigint,
-        OUT worker int)
+        OUT lost_offsets bigint, OUT worker int)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'kafka_worker_batches' LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION kafka.worker_batches() IS 'recent micro-batches, from shared memory; see the view kafka.stream_progress';
@@ -459,6 +476,8 @@ SELECT s.name AS stream,
        o.message_count AS messages,
        o.byte_count AS bytes,
        o.error_count AS errors,
+       o.lost_offsets,
+       o.data_loss_at,
        coalesce(w.rows_per_second, 0) AS rows_per_second,
        s.workers,
        w.pids
@@ -485,7 +504,9 @@ SELECT s.name AS stream,
        ) AS w ON w.stream OPERATOR(pg_catalog.=) s.name
   CROSS JOIN LATERAL (SELECT coalesce(sum(message_count), 0)::bigint AS message_count,
                              coalesce(sum(byte_count), 0)::bigint AS byte_count,
-                             coalesce(sum(error_count), 0)::bigint AS error_count
+                             coalesce(sum(error_count), 0)::bigint AS error_count,
+                             coalesce(sum(lost_offsets), 0)::bigint AS lost_offsets,
+                             max(data_loss_at) AS data_loss_at
                         FROM kafka.stream_offset o WHERE o.stream OPERATOR(pg_catalog.=) s.name) o;
 COMMENT ON VIEW kafka.stream_status IS 'one row per stream: is it running, where, how much so far, and the last error; of several workers, the state of the one that is worst off, and the pid of the first';
 
@@ -514,7 +535,7 @@ SELECT s.name AS stream, b.batch_id, b.started_at, b.num_input_rows, b.num_outpu
        b.input_rows_per_second, b.processed_rows_per_second, b.duration_ms,
        b.start_offsets, b.end_offsets, b.offsets_behind_latest, b.xid,
        CASE WHEN b.watermark IS NOT NULL THEN pg_catalog.jsonb_build_object('watermark', b.watermark) END AS event_time,
-       b.late_rows, NULL::bigint AS state_rows, b.worker
+       b.late_rows, NULL::bigint AS state_rows, b.lost_offsets, b.worker
   FROM kafka.stream s
   JOIN kafka.worker_batches() b ON b.stream_id OPERATOR(pg_catalog.=) s.stream_id;
 COMMENT ON VIEW kafka.stream_progress IS 'recent micro-batches of each stream; kept in shared memory until the server restarts';

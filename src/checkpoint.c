@@ -55,6 +55,18 @@ partition_array(const void *items, size_t stride, size_t field, int count)
 	    construct_array(values, count, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
 
+/* 1 for the partitions in which there is another log */
+static Datum
+other_log_array(const CheckpointJump *jumps, int count)
+{
+	Datum *values = palloc(sizeof(Datum) * Max(count, 1));
+
+	for (int i = 0; i < count; i++)
+		values[i] = Int32GetDatum(jumps[i].other_log ? 1 : 0);
+	return PointerGetDatum(
+	    construct_array(values, count, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+}
+
 #define FIELD_INT8(items, count, type, field, null_if_negative)                                \
 	int8_array(items, sizeof(type), offsetof(type, field), count, null_if_negative)
 #define FIELD_PARTITION(items, count, type)                                                    \
@@ -74,7 +86,9 @@ checkpoint_load(const char *stream, const char *topic)
 	    SPI_OK_SELECT,
 	    "SELECT partition, next_offset, coalesce(end_offset, -1), batch_id, cluster_id,"
 	    " error_count, coalesce(last_offset, -1),"
-	    " coalesce((extract(epoch FROM last_message_at) * 1000)::bigint, -1)"
+	    " CASE WHEN isfinite(last_message_at)"
+	    "   THEN (extract(epoch FROM last_message_at) * 1000)::bigint ELSE -1 END,"
+	    " coalesce(leader_epoch, -1), coalesce(high_watermark, -1), topic_id"
 	    " FROM kafka.stream_offset WHERE stream = $1 AND topic = $2 ORDER BY partition",
 	    2, types, values, NULL);
 	checkpoint->positions =
@@ -86,7 +100,7 @@ checkpoint_load(const char *stream, const char *topic)
 		TupleDesc descriptor = SPI_tuptable->tupdesc;
 		PartitionPosition *position = &checkpoint->positions[i];
 		bool isnull;
-		Datum cluster_id;
+		Datum id;
 
 		position->partition = DatumGetInt32(SPI_getbinval(row, descriptor, 1, &isnull));
 		position->next_offset = DatumGetInt64(SPI_getbinval(row, descriptor, 2, &isnull));
@@ -97,10 +111,15 @@ checkpoint_load(const char *stream, const char *topic)
 		    Max(checkpoint->last_batch_id,
 		        DatumGetInt64(SPI_getbinval(row, descriptor, 4, &isnull)));
 		checkpoint->error_count += DatumGetInt64(SPI_getbinval(row, descriptor, 6, &isnull));
-		cluster_id = SPI_getbinval(row, descriptor, 5, &isnull);
+		position->leader_epoch = DatumGetInt32(SPI_getbinval(row, descriptor, 9, &isnull));
+		position->known_end = DatumGetInt64(SPI_getbinval(row, descriptor, 10, &isnull));
+		id = SPI_getbinval(row, descriptor, 5, &isnull);
 		if (!isnull && checkpoint->cluster_id == NULL)
 			checkpoint->cluster_id =
-			    MemoryContextStrdup(caller_context, TextDatumGetCString(cluster_id));
+			    MemoryContextStrdup(caller_context, TextDatumGetCString(id));
+		id = SPI_getbinval(row, descriptor, 11, &isnull);
+		if (!isnull)
+			position->topic_id = MemoryContextStrdup(caller_context, TextDatumGetCString(id));
 		if (position->partition != i)
 			ereport(ERROR,
 			        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -121,30 +140,35 @@ checkpoint_load(const char *stream, const char *topic)
 
 static void
 insert_positions(const char *stream, const char *topic, const KafkaPartitionOffset *positions,
-                 int count, const char *cluster_id, int64 batch_id, bool may_exist)
+                 int count, const char *cluster_id, const char *topic_id, int64 batch_id,
+                 bool may_exist)
 {
-	Oid types[6] = {TEXTOID, TEXTOID, INT4ARRAYOID, INT8ARRAYOID, TEXTOID, INT8OID};
-	Datum values[6] = {CStringGetTextDatum(stream),
+	Oid types[7] = {TEXTOID, TEXTOID, INT4ARRAYOID, INT8ARRAYOID, TEXTOID, INT8OID, TEXTOID};
+	Datum values[7] = {CStringGetTextDatum(stream),
 	                   CStringGetTextDatum(topic),
 	                   FIELD_PARTITION(positions, count, KafkaPartitionOffset),
 	                   FIELD_INT8(positions, count, KafkaPartitionOffset, offset, false),
 	                   cluster_id ? CStringGetTextDatum(cluster_id) : (Datum) 0,
-	                   Int64GetDatum(batch_id)};
-	char nulls[7] = "      ";
+	                   Int64GetDatum(batch_id),
+	                   topic_id ? CStringGetTextDatum(topic_id) : (Datum) 0};
+	char nulls[8] = "       ";
 
 	if (cluster_id == NULL)
 		nulls[4] = 'n';
+	if (topic_id == NULL)
+		nulls[6] = 'n';
 	catalog_execute(SPI_OK_INSERT,
 	                psprintf("INSERT INTO kafka.stream_offset (stream, topic, partition,"
-	                         " next_offset, cluster_id, batch_id) SELECT $1, $2, p, o, $5, $6"
+	                         " next_offset, cluster_id, batch_id, topic_id)"
+	                         " SELECT $1, $2, p, o, $5, $6, $7"
 	                         " FROM unnest($3, $4) AS n (p, o) %s",
 	                         may_exist ? "ON CONFLICT DO NOTHING" : ""),
-	                6, types, values, nulls);
+	                7, types, values, nulls);
 }
 
 void
 checkpoint_pin(const char *stream, const char *topic, const KafkaPartitionOffset *positions,
-               int count, const char *cluster_id)
+               int count, const char *cluster_id, const char *topic_id)
 {
 	CatalogAccess access;
 	Oid types[1] = {TEXTOID};
@@ -162,7 +186,7 @@ checkpoint_pin(const char *stream, const char *topic, const KafkaPartitionOffset
 	    DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	catalog_execute(SPI_OK_DELETE, "DELETE FROM kafka.stream_offset WHERE stream = $1", 1,
 	                types, values, NULL);
-	insert_positions(stream, topic, positions, count, cluster_id, batch_id, false);
+	insert_positions(stream, topic, positions, count, cluster_id, topic_id, batch_id, false);
 	catalog_end(&access);
 }
 
@@ -173,7 +197,7 @@ checkpoint_add_partitions(const char *stream, const char *topic,
 	CatalogAccess access;
 
 	catalog_begin(&access);
-	insert_positions(stream, topic, positions, count, NULL, 0, true);
+	insert_positions(stream, topic, positions, count, NULL, NULL, 0, true);
 	catalog_end(&access);
 }
 
@@ -233,15 +257,118 @@ checkpoint_error_count(const char *stream, const char *topic)
 }
 
 void
+checkpoint_set_identity(const char *stream, const char *topic, const char *cluster_id,
+                        const char *topic_id)
+{
+	CatalogAccess access;
+	Oid types[4] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum values[4] = {CStringGetTextDatum(stream), CStringGetTextDatum(topic),
+	                   cluster_id ? CStringGetTextDatum(cluster_id) : (Datum) 0,
+	                   topic_id ? CStringGetTextDatum(topic_id) : (Datum) 0};
+	char nulls[5] = "    ";
+
+	if (cluster_id == NULL)
+		nulls[2] = 'n';
+	if (topic_id == NULL)
+		nulls[3] = 'n';
+	catalog_begin(&access);
+	catalog_execute(SPI_OK_UPDATE,
+	                "UPDATE kafka.stream_offset SET cluster_id = coalesce(cluster_id, $3),"
+	                " topic_id = coalesce(topic_id, $4) WHERE stream = $1 AND topic = $2",
+	                4, types, values, nulls);
+	catalog_end(&access);
+}
+
+/* Not all of the positions were where they should have been. */
+pg_noreturn static void
+raise_overtaken(const char *stream, int expected, uint64 found)
+{
+	ereport(ERROR,
+	        (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+	         errmsg("checkpoint of stream \"%s\" was changed by another session", stream),
+	         errdetail("Of %d positions, %llu were where the worker left them.", expected,
+	                   (unsigned long long) found),
+	         errhint("The batch is rolled back; the worker goes on from the stored "
+	                 "positions.")));
+}
+
+void
+checkpoint_pass_loss(const char *stream, const char *topic, int64 batch_id,
+                     const CheckpointJump *jumps, int count, const char *topic_id)
+{
+	CatalogAccess access;
+	Oid types[10] = {TEXTOID,      TEXTOID,      INT8OID,      TEXTOID,      INT4ARRAYOID,
+	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT4ARRAYOID};
+	Datum values[10] = {CStringGetTextDatum(stream),
+	                    CStringGetTextDatum(topic),
+	                    Int64GetDatum(batch_id),
+	                    topic_id ? CStringGetTextDatum(topic_id) : (Datum) 0,
+	                    FIELD_PARTITION(jumps, count, CheckpointJump),
+	                    FIELD_INT8(jumps, count, CheckpointJump, from_offset, false),
+	                    FIELD_INT8(jumps, count, CheckpointJump, to_offset, true),
+	                    FIELD_INT8(jumps, count, CheckpointJump, log_end, true),
+	                    FIELD_INT8(jumps, count, CheckpointJump, lost, false),
+	                    other_log_array(jumps, count)};
+	char nulls[11] = "          ";
+	uint64 moved;
+
+	if (topic_id == NULL)
+		nulls[3] = 'n';
+	catalog_begin(&access);
+	moved = catalog_execute(
+	    SPI_OK_UPDATE,
+	    "UPDATE kafka.stream_offset o SET next_offset = coalesce(n.to_offset, o.next_offset),"
+	    " lost_offsets = o.lost_offsets + n.lost, data_loss_at = now(), batch_id = $3,"
+	    " topic_id = CASE WHEN n.other_log THEN $4 ELSE coalesce($4, o.topic_id) END,"
+	    " end_offset = CASE WHEN n.other_log AND o.end_offset IS NOT NULL THEN n.log_end"
+	    "   ELSE o.end_offset END,"
+	    " last_offset = CASE WHEN NOT n.other_log THEN o.last_offset END,"
+	    " leader_epoch = CASE WHEN NOT n.other_log THEN o.leader_epoch END,"
+	    " high_watermark = n.log_end"
+	    " FROM (SELECT p, f, t, e, l, other = 1"
+	    "         FROM unnest($5, $6, $7, $8, $9, $10) AS u (p, f, t, e, l, other))"
+	    "   AS n (partition, from_offset, to_offset, log_end, lost, other_log)"
+	    " WHERE o.stream = $1 AND o.topic = $2 AND o.partition = n.partition"
+	    "   AND o.next_offset = n.from_offset",
+	    lengthof(types), types, values, nulls);
+	if (moved != (uint64) count)
+		raise_overtaken(stream, count, moved);
+	catalog_end(&access);
+}
+
+void
+checkpoint_remove_partitions(const char *stream, const char *topic, int remaining)
+{
+	CatalogAccess access;
+	Oid types[3] = {TEXTOID, TEXTOID, INT4OID};
+	Datum values[3] = {CStringGetTextDatum(stream), CStringGetTextDatum(topic),
+	                   Int32GetDatum(remaining)};
+
+	catalog_begin(&access);
+	catalog_execute(
+	    SPI_OK_UPDATE,
+	    "WITH removed AS (DELETE FROM kafka.stream_offset WHERE stream = $1 AND topic = $2"
+	    "   AND partition >= $3 RETURNING message_count, byte_count, error_count, lost_offsets)"
+	    " UPDATE kafka.stream_offset o SET message_count = o.message_count + r.messages,"
+	    " byte_count = o.byte_count + r.bytes, error_count = o.error_count + r.errors,"
+	    " lost_offsets = o.lost_offsets + r.lost"
+	    " FROM (SELECT sum(message_count) AS messages, sum(byte_count) AS bytes,"
+	    "         sum(error_count) AS errors, sum(lost_offsets) AS lost FROM removed) r"
+	    " WHERE o.stream = $1 AND o.topic = $2 AND o.partition = 0 AND r.messages IS NOT NULL",
+	    3, types, values, NULL);
+	catalog_end(&access);
+}
+
+void
 checkpoint_advance(const char *stream, const char *topic, int64 batch_id,
                    const CheckpointMove *moves, int count)
 {
 	/* kept for the life of the session: this runs in every batch */
 	static SPIPlanPtr plan = NULL;
-	Oid types[12] = {TEXTOID,      TEXTOID,      INT8OID,      INT4ARRAYOID,
-	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
-	Datum values[12];
+	Oid types[13] = {TEXTOID,      TEXTOID,      INT8OID,      INT4ARRAYOID, INT8ARRAYOID,
+	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
+	Datum values[13];
 	CatalogAccess access;
 	int result;
 
@@ -253,14 +380,17 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id,
 		    " high_watermark = coalesce(n.high_watermark, o.high_watermark),"
 		    " last_offset = coalesce(n.last_offset, o.last_offset),"
 		    " last_message_at = CASE WHEN n.last_offset IS NULL THEN o.last_message_at"
+		    "   WHEN n.last_message_ms > 9224318015999999 THEN 'infinity'"
 		    "   ELSE to_timestamp(0) + n.last_message_ms * interval '1 millisecond' END,"
+		    " leader_epoch = CASE WHEN n.last_offset IS NULL THEN o.leader_epoch"
+		    "   ELSE n.leader_epoch END,"
 		    " message_count = o.message_count + n.messages,"
 		    " byte_count = o.byte_count + n.bytes,"
 		    " error_count = o.error_count + n.errors,"
 		    " batch_id = $3"
-		    " FROM unnest($4, $5, $6, $7, $8, $9, $10, $11, $12)"
+		    " FROM unnest($4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
 		    "   AS n (partition, from_offset, to_offset, high_watermark, last_offset,"
-		    "         last_message_ms, messages, bytes, errors)"
+		    "         last_message_ms, messages, bytes, errors, leader_epoch)"
 		    " WHERE o.stream = $1 AND o.topic = $2 AND o.partition = n.partition"
 		    "   AND o.next_offset = n.from_offset",
 		    lengthof(types), types);
@@ -284,17 +414,12 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id,
 	values[9] = FIELD_INT8(moves, count, CheckpointMove, messages, false);
 	values[10] = FIELD_INT8(moves, count, CheckpointMove, bytes, false);
 	values[11] = FIELD_INT8(moves, count, CheckpointMove, errors, false);
+	values[12] = FIELD_INT8(moves, count, CheckpointMove, leader_epoch, true);
 
 	result = SPI_execute_plan(plan, values, NULL, false, 0);
 	if (result != SPI_OK_UPDATE)
 		elog(ERROR, "could not move the checkpoint: %s", SPI_result_code_string(result));
 	if (SPI_processed != (uint64) count)
-		ereport(ERROR,
-		        (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-		         errmsg("checkpoint of stream \"%s\" was changed by another session", stream),
-		         errdetail("Of %d positions, %llu were where the worker left them.", count,
-		                   (unsigned long long) SPI_processed),
-		         errhint("The batch is rolled back; the worker goes on from the stored "
-		                 "positions.")));
+		raise_overtaken(stream, count, SPI_processed);
 	catalog_end(&access);
 }

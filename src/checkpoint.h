@@ -18,7 +18,9 @@ typedef struct PartitionPosition
 	int64 end_offset;      /* available_now: done there; -1: no end */
 	int64 last_offset;     /* of the last message that was read; -1: none */
 	int64 last_message_ms; /* its timestamp; -1: none */
-	int64 low_watermark;   /* as of the opening of the reader */
+	int32 leader_epoch;    /* its leader epoch; -1: not known */
+	char *topic_id;        /* of the topic that it is a position of; NULL: not known */
+	int64 known_end;       /* high watermark as of the last commit; -1: not known */
 } PartitionPosition;
 
 /* Partitions are 0 .. count - 1 without gaps, as Kafka numbers them. */
@@ -40,10 +42,23 @@ typedef struct CheckpointMove
 	int64 high_watermark;  /* -1: not known */
 	int64 last_offset;     /* of the last message; -1: none */
 	int64 last_message_ms; /* -1: none */
+	int64 leader_epoch;    /* of the last message; -1: not known */
 	int64 messages;
 	int64 bytes;
 	int64 errors; /* messages skipped or made dead letters */
 } CheckpointMove;
+
+/* Over what is lost: see data_loss.h. */
+typedef struct CheckpointJump
+{
+	int32 partition;
+	int64 from_offset; /* must be the stored position */
+	int64 to_offset;
+	int64 log_end; /* available_now is done there, if the old end is of another log */
+	int64 lost;    /* offsets that are gone, as far as known */
+	bool other_log;
+	bool removed; /* the partition is gone */
+} CheckpointJump;
 
 /*
  * Reads the checkpoint of a stream in a topic, in the current memory context.
@@ -54,11 +69,25 @@ extern Checkpoint *checkpoint_load(const char *stream, const char *topic);
 /* Replaces the whole checkpoint by start positions; needs an exclusive stream_lock. */
 extern void checkpoint_pin(const char *stream, const char *topic,
                            const KafkaPartitionOffset *positions, int count,
-                           const char *cluster_id);
+                           const char *cluster_id, const char *topic_id);
 
 /* Adds partitions found later, unless another worker has. */
 extern void checkpoint_add_partitions(const char *stream, const char *topic,
                                       const KafkaPartitionOffset *positions, int count);
+
+/* Notes the ids of cluster and topic where none is stored; NULL: not known. */
+extern void checkpoint_set_identity(const char *stream, const char *topic,
+                                    const char *cluster_id, const char *topic_id);
+
+/*
+ * Moves positions over what is lost, all or none, as batch "batch_id": compare-and-set, as
+ * below.  topic_id: NULL: not known.
+ */
+extern void checkpoint_pass_loss(const char *stream, const char *topic, int64 batch_id,
+                                 const CheckpointJump *jumps, int count, const char *topic_id);
+
+/* Removes the partitions from "remaining" on; their counts are kept with partition 0. */
+extern void checkpoint_remove_partitions(const char *stream, const char *topic, int remaining);
 
 /* available_now: where each partition ends; count 0 removes the ends. */
 extern void checkpoint_set_end(const char *stream, const char *topic,

@@ -8,6 +8,7 @@
  */
 #include "compat.h"
 
+#include "careful_write.h"
 #include "catalog.h"
 #include "error_class.h"
 #include "funcapi.h"
@@ -158,33 +159,14 @@ load_dead_letters(DeadLetterChoice *choice, const char *topic, int *count)
 	return messages;
 }
 
-/* Writes one message in a subtransaction; NULL, or the error that its message made. */
+/* Writes one message; NULL, or the error that its message made. */
 static ErrorData *
 write_one(Sink *sink, Oid topic_table, const KafkaMessage *message)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
 	TopicScanBatch scan = {.topic_table = topic_table, .messages = message, .count = 1};
-	SinkBatch batch = {.messages = &scan, .state_rows = -1};
-	ErrorData *volatile error = NULL;
+	SinkBatch batch = {.messages = &scan, .is_part = true, .state_rows = -1};
+	ErrorData *error = write_in_subtransaction(sink, &batch);
 
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		sink->write(sink, &batch);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		topic_scan_set_batch(NULL);
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
 	if (error != NULL && classify_error(error) != ERROR_OF_MESSAGE)
 		ReThrowError(error);
 	return error;

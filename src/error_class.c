@@ -29,6 +29,7 @@ classify_error(const ErrorData *error)
 	switch (sqlerrcode)
 	{
 		case ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION: /* no broker answers */
+		case ERRCODE_FDW_TABLE_NOT_FOUND:                /* a topic that is waited for */
 			return ERROR_OF_ENVIRONMENT;
 		case ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION:
 			return ERROR_OF_MESSAGE;

@@ -136,6 +136,24 @@ extern bool kafka_consumer_reachable(KafkaConsumer *consumer, int timeout_ms);
 extern const char *kafka_consumer_cluster_id(KafkaConsumer *consumer);
 
 /*
+ * The topic's id, which another topic of the same name does not have; palloc'd.  NULL when
+ * the library (before 2.3) or the cluster doesn't tell.  Raises no error for that, but those
+ * of look-ups when nothing answers.
+ */
+extern char *kafka_consumer_topic_id(KafkaConsumer *consumer);
+
+/*
+ * Settings of the topic, as "retention.ms": sets values[i] to a palloc'd string, NULL where
+ * there is no such setting.  False when the cluster doesn't say (it needs DescribeConfigs).
+ */
+extern bool kafka_consumer_topic_settings(KafkaConsumer *consumer, const char *const *names,
+                                          char **values, int count);
+
+/* The bound of look-ups, and the error when nothing has answered for so long. */
+extern int kafka_consumer_lookup_timeout_ms(const KafkaConsumer *consumer);
+extern void kafka_consumer_raise_unreachable(KafkaConsumer *consumer);
+
+/*
  * Looks up, for each item, the first offset whose timestamp is >= timestamp_ms
  * (-1 in .offset: none), or the earliest / latest offset when timestamp_ms is
  * KAFKA_OFFSET_EARLIEST / _LATEST.  With read_committed, latest is the last
@@ -215,6 +233,9 @@ extern void kafka_message_batch_move(KafkaMessageBatch *from, KafkaMessageBatch 
 
 /* Headers of a message, palloc'd array whose contents point into the message. */
 extern int kafka_message_headers(const KafkaMessage *message, KafkaHeader **headers);
+
+/* Leader epoch of a message; -1: the library (before 2.1) or the broker doesn't tell. */
+extern int32 kafka_message_leader_epoch(const KafkaMessage *message);
 
 /* The first millisecond since 1970 that is not before "time"; >= 0; infinities
  * become 0 and the largest value. */

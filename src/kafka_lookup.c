@@ -121,6 +121,18 @@ raise_unreachable(KafkaConsumer *consumer, rd_kafka_resp_err_t code)
 	                errhint("%s", hint)));
 }
 
+int
+kafka_consumer_lookup_timeout_ms(const KafkaConsumer *consumer)
+{
+	return consumer->lookup_timeout_ms;
+}
+
+void
+kafka_consumer_raise_unreachable(KafkaConsumer *consumer)
+{
+	raise_unreachable(consumer, RD_KAFKA_RESP_ERR__TIMED_OUT);
+}
+
 /*
  * Looks at an error of an attempt: raises it when trying again cannot
  * help, returns when it can.

@@ -229,6 +229,16 @@ kafka_message_headers(const KafkaMessage *message, KafkaHeader **headers)
 	return count;
 }
 
+int32
+kafka_message_leader_epoch(const KafkaMessage *message)
+{
+#if RD_KAFKA_VERSION >= 0x020100ff
+	if (message->handle != NULL)
+		return rd_kafka_message_leader_epoch(message->handle);
+#endif
+	return -1;
+}
+
 int64
 kafka_timestamp_to_ms(TimestampTz time)
 {

@@ -14,6 +14,7 @@
 #include "micro_batch.h"
 
 #include "batch_notice.h"
+#include "careful_write.h"
 #include "catalog.h"
 #include "dead_letter.h"
 #include "error_class.h"
@@ -29,6 +30,8 @@ typedef struct Attempt
 {
 	ErrorData *error; /* NULL: committed */
 	int failed_at;    /* index of the message being decoded at the error, or -1 */
+	int suspect;      /* index of the message that the scan was at, or -1 */
+	int end;          /* committed up to here */
 	List *wanted;     /* the columns that are decoded, as far as known at an error */
 	bool gone;        /* stream or extension does not exist any more */
 	bool over_budget; /* other workers have rejected messages: these are too many now */
@@ -85,6 +88,7 @@ gather_moves(const StreamRun *run, int first, int last, int *count)
 	const Checkpoint *checkpoint = reader->checkpoint;
 	CheckpointMove *by_partition = palloc0(sizeof(CheckpointMove) * checkpoint->count);
 	CheckpointMove *moves = palloc(sizeof(CheckpointMove) * checkpoint->count);
+	const KafkaMessage **last_message = palloc0(sizeof(KafkaMessage *) * checkpoint->count);
 
 	for (int i = 0; i < checkpoint->count; i++)
 	{
@@ -93,6 +97,7 @@ gather_moves(const StreamRun *run, int first, int last, int *count)
 		by_partition[i].to_offset = checkpoint->positions[i].next_offset;
 		by_partition[i].last_offset = -1;
 		by_partition[i].last_message_ms = -1;
+		by_partition[i].leader_epoch = -1;
 	}
 	for (int i = first; i < last; i++)
 	{
@@ -102,6 +107,7 @@ gather_moves(const StreamRun *run, int first, int last, int *count)
 		move->to_offset = message->offset + 1;
 		move->last_offset = message->offset;
 		move->last_message_ms = message->timestamp_ms;
+		last_message[message->partition] = message;
 		move->messages++;
 		if (run->rejects->excluded[i])
 			move->errors++;
@@ -117,6 +123,8 @@ gather_moves(const StreamRun *run, int first, int last, int *count)
 		if (by_partition[i].to_offset == by_partition[i].from_offset &&
 		    !(run->without_data && i == 0))
 			continue;
+		if (last_message[i] != NULL)
+			by_partition[i].leader_epoch = kafka_message_leader_epoch(last_message[i]);
 		by_partition[i].high_watermark = stream_reader_high_watermark(run->reader, i);
 		moves[(*count)++] = by_partition[i];
 	}
@@ -223,8 +231,51 @@ within_error_budget(StreamRun *run, int first, int last)
 	return run->reader->checkpoint->error_count + rejected <= stream->max_errors;
 }
 
-/* One transaction for the messages [first, last); false when they have too many errors. */
-static bool
+/*
+ * Has the sink write the messages [first, last) as the stream's owner; returns the index up to which it
+ * has: less than last only in a careful run.
+ */
+static int
+run_sink(StreamRun *run, SinkBatch *batch, int first, int last)
+{
+	TopicScanBatch *scan = batch->messages;
+	OwnerIdentity saved;
+	int end = last;
+
+	lock_target(run->stream);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	become_owner(run->stream, &saved);
+	/* what is deferred would run at COMMIT, as the wrong user and without a message to blame */
+	AfterTriggerSetState(makeNode(ConstraintsSetStmt));
+	stream_trust_check(run->stream);
+	ensure_sink(run);
+	privileges_check_server(run->topic_table);
+	scan->topic_table = run->topic_table;
+	scan->messages = run->reader->batch->messages + first;
+	scan->count = last - first;
+	scan->excluded = run->rejects->excluded + first;
+	scan->current = -1;
+	scan->decode_us = 0;
+	if (run->careful && run->sink->accepts_parts && rejects_allow_more(run->rejects))
+	{
+		MemoryContext transaction_context = MemoryContextSwitchTo(run->batch_context);
+
+		end = write_carefully(run->sink, batch, run->rejects, run->topic,
+		                      run->reader->batch->messages, first, last);
+		MemoryContextSwitchTo(transaction_context);
+	}
+	else
+		run->sink->write(run->sink, batch);
+	restore_identity(&saved);
+	PopActiveSnapshot();
+	return end;
+}
+
+/*
+ * One transaction for the messages [first, last), or the first of them; returns the end.  -1, and nothing is
+ * committed: they have too many errors.
+ */
+static int
 write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 {
 	BatchProgress progress = {0};
@@ -232,7 +283,6 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 	CheckpointMove *moves;
 	BatchPartition *partitions;
 	int move_count;
-	OwnerIdentity saved;
 	MemoryContext transaction_context;
 	instr_time started;
 	instr_time executed;
@@ -247,38 +297,29 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 	                       : Max(progress.started_at - run->last_batch_end, INT64CONST(0));
 	INSTR_TIME_SET_CURRENT(started);
 
+	if (last > first || run->without_data)
+	{
+		last = run_sink(run, &batch, first, last);
+		if (last == first && !run->without_data)
+		{
+			/* a careful run that could not take a step */
+			CommitTransactionCommand();
+			return last;
+		}
+		progress.output_rows = batch.output_rows;
+		progress.late_rows = batch.late_rows;
+		progress.watermark = batch.watermark;
+		progress.decode_us = scan->decode_us;
+	}
+
 	/* needed after COMMIT */
 	transaction_context = MemoryContextSwitchTo(run->batch_context);
 	moves = gather_moves(run, first, last, &move_count);
 	partitions = describe_moves(&progress, moves, move_count);
 	MemoryContextSwitchTo(transaction_context);
 
-	if (last > first || run->without_data)
-	{
-		lock_target(run->stream);
-		PushActiveSnapshot(GetTransactionSnapshot());
-		become_owner(run->stream, &saved);
-		/* what is deferred would run at COMMIT, as the wrong user and without a message to blame */
-		AfterTriggerSetState(makeNode(ConstraintsSetStmt));
-		stream_trust_check(run->stream);
-		ensure_sink(run);
-		privileges_check_server(run->topic_table);
-		scan->topic_table = run->topic_table;
-		scan->messages = run->reader->batch->messages + first;
-		scan->count = last - first;
-		scan->excluded = run->rejects->excluded + first;
-		scan->current = -1;
-		scan->decode_us = 0;
-		run->sink->write(run->sink, &batch);
-		progress.output_rows = batch.output_rows;
-		progress.late_rows = batch.late_rows;
-		progress.watermark = batch.watermark;
-		progress.decode_us = scan->decode_us;
-		restore_identity(&saved);
-		PopActiveSnapshot();
-	}
 	if (!within_error_budget(run, first, last))
-		return false;
+		return -1;
 	if (run->stream->notify != NULL)
 		batch_notice_queue(run->stream->notify, run->stream->name, &progress, partitions);
 	store_dead_letters(run, first, last);
@@ -299,25 +340,29 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 	MemoryContextSwitchTo(run->batch_context);
 	report_batch(run, &progress, partitions, moves);
 	pgstat_report_stat(false);
-	return true;
+	return last;
 }
 
 /* Tries to commit the messages [first, last); an error is caught and returned. */
 static Attempt
 try_messages(StreamRun *run, int first, int last)
 {
-	Attempt attempt = {.failed_at = -1};
-	TopicScanBatch scan = {0};
+	Attempt attempt = {.failed_at = -1, .suspect = -1};
+	TopicScanBatch scan = {.current = -1};
 	MemoryContext old_context = CurrentMemoryContext;
 
 	PG_TRY();
 	{
 		if (!micro_batch_begin_transaction(run->stream))
 			attempt.gone = true;
-		else if (!write_messages(run, first, last, &scan))
+		else
 		{
-			AbortCurrentTransaction();
-			attempt.over_budget = true;
+			attempt.end = write_messages(run, first, last, &scan);
+			if (attempt.end < 0)
+			{
+				AbortCurrentTransaction();
+				attempt.over_budget = true;
+			}
 		}
 	}
 	PG_CATCH();
@@ -332,31 +377,15 @@ try_messages(StreamRun *run, int first, int last)
 		topic_scan_set_batch(NULL);
 		AbortCurrentTransaction();
 		attempt.error = error;
+		if (scan.current >= 0)
+			attempt.suspect = first + scan.current;
 		if (scan.decoding)
-			attempt.failed_at = first + scan.current;
+			attempt.failed_at = attempt.suspect;
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(old_context);
 	return attempt;
-}
-
-/* Names the one message that an error came from, where the decoder hasn't. */
-static void
-blame_message(const StreamRun *run, const KafkaMessage *message, ErrorData *error,
-              bool decoding)
-{
-	MemoryContext old_context = MemoryContextSwitchTo(run->batch_context);
-
-	if (!decoding)
-		error->detail = psprintf("%s%sTopic \"%s\", partition %d, offset %lld.",
-		                         error->detail ? error->detail : "", error->detail ? " " : "",
-		                         run->topic, message->partition, (long long) message->offset);
-	if (error->hint == NULL)
-		error->hint =
-		    pstrdup("Correct the target table, then kafka.start_stream goes on at this "
-		            "message; or leave it out with kafka.skip_message, or set on_error.");
-	MemoryContextSwitchTo(old_context);
 }
 
 /* How many messages of this batch may be rejected. */
@@ -403,13 +432,13 @@ reject_undecodable(StreamRun *run, List *wanted, int first)
 
 /*
  * An attempt at the messages [first, last) has failed because of one of them.
- * Rejects messages where on_error says so, or narrows the part to be tried next,
- * first half first, until one message stands alone.  Raises the error when that
- * one may not be rejected.
+ * Rejects messages where on_error says so, or narrows the part to be tried next, until one
+ * message stands alone.  Raises the error when that one may not be rejected.
  */
 static void
-handle_bad_message(StreamRun *run, const Attempt *attempt, int first, int *last)
+handle_bad_message(StreamRun *run, const Attempt *attempt, BadMessageSearch *search)
 {
+	int first = search->first;
 	const KafkaMessage *messages = run->reader->batch->messages;
 	Rejects *rejects = run->rejects;
 
@@ -417,23 +446,28 @@ handle_bad_message(StreamRun *run, const Attempt *attempt, int first, int *last)
 	    reject_undecodable(run, attempt->wanted, attempt->failed_at) > 0)
 		return;
 
-	if (*last - first == 1)
+	if (search->end - first == 1)
 	{
 		/* without the message it failed as well: not its fault alone */
 		if (rejects->excluded[first])
 			ReThrowError(attempt->error);
-		blame_message(run, &messages[first], attempt->error, attempt->failed_at >= 0);
+		if (attempt->failed_at < 0)
+		{
+			MemoryContext old_context = MemoryContextSwitchTo(run->batch_context);
+
+			blame_message(run->topic, &messages[first], attempt->error);
+			MemoryContextSwitchTo(old_context);
+		}
 		if (!rejects_allow_more(rejects))
 			ReThrowError(attempt->error);
 		rejects_add(rejects, first, attempt->error);
+		search_begin(search, first, run->reader->batch->count);
 	}
-	/* the decoder knows its message: all before that is good to go */
-	else if (attempt->failed_at > first)
-		*last = attempt->failed_at;
-	else if (attempt->failed_at == first)
-		*last = first + 1;
+	else if (run->sink != NULL && run->sink->accepts_parts && rejects_allow_more(rejects) &&
+	         !run->careful)
+		run->careful = true;
 	else
-		*last = first + (*last - first) / 2;
+		search_failed(search, attempt->suspect);
 }
 
 bool
@@ -441,16 +475,16 @@ micro_batch_run(StreamRun *run)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(run->batch_context);
 	int count = run->reader->batch->count;
-	int first = 0;
-	int last = count;
+	BadMessageSearch search;
 
 	run->rejects = rejects_create(count, allowed_rejects(run));
 	MemoryContextSwitchTo(old_context);
 
-	/* [first, last) is what is tried next; the whole batch most of the time */
+	/* the whole batch at once, most of the time */
+	search_begin(&search, 0, count);
 	for (;;)
 	{
-		Attempt attempt = try_messages(run, first, last);
+		Attempt attempt = try_messages(run, search.first, search.end);
 
 		if (attempt.gone)
 			return false;
@@ -460,20 +494,29 @@ micro_batch_run(StreamRun *run)
 			MemoryContextSwitchTo(run->batch_context);
 			run->rejects = rejects_create(count, allowed_rejects(run));
 			MemoryContextSwitchTo(old_context);
-			last = count;
+			search_begin(&search, search.first, count);
 		}
 		else if (attempt.error == NULL)
 		{
-			if (last == count)
+			if (attempt.end == count)
 				break;
-			first = last;
-			last = count;
+			if (attempt.end == search.end)
+				search_passed(&search, count, count);
+			else if (attempt.end > search.first)
+				search_begin(&search, attempt.end, count);
+			else
+			{
+				/* no step further: the message is tried in a transaction of its own */
+				run->careful = false;
+				search_begin(&search, search.first, search.first + 1);
+			}
 		}
-		else if (classify_error(attempt.error) == ERROR_OF_MESSAGE && last > first)
-			handle_bad_message(run, &attempt, first, &last);
+		else if (classify_error(attempt.error) == ERROR_OF_MESSAGE && search.end > search.first)
+			handle_bad_message(run, &attempt, &search);
 		else
 			ReThrowError(attempt.error);
 	}
+	run->careful = run->careful && run->rejects->count > 0;
 	run->reader->checkpoint->error_count += run->rejects->count;
 	kafka_message_batch_clear(run->reader->batch);
 	MemoryContextReset(run->batch_context);

@@ -27,6 +27,7 @@ typedef struct StreamRun
 	int64 batch_id;              /* of the last committed batch, as far as this worker knows */
 	bool progressed;             /* this run has committed a batch */
 	TimestampTz last_batch_end;
+	bool careful;      /* bad messages are about: write in parts, if the sink accepts them */
 	bool without_data; /* the batch being run has no messages, but something to write */
 } StreamRun;
 

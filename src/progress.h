@@ -69,6 +69,7 @@ typedef struct BatchProgress
 	int64 input_bytes;
 	int64 output_rows;
 	int64 late_rows;       /* dropped because they are behind the watermark */
+	int64 lost_offsets;    /* that Kafka no longer had: the "batch" moves over them */
 	TimestampTz watermark; /* after the batch; 0: none */
 	int64 wait_us;         /* since the end of the last batch */
 	int64 execute_us;      /* decode, query and sink: one pipeline */

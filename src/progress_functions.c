@@ -28,7 +28,7 @@
 
 #define STATUS_COLUMNS    14
 #define PARTITION_COLUMNS 5
-#define BATCH_COLUMNS     16
+#define BATCH_COLUMNS     17
 
 PG_FUNCTION_INFO_V1(kafka_worker_status);
 PG_FUNCTION_INFO_V1(kafka_worker_partitions);
@@ -310,7 +310,8 @@ kafka_worker_batches(PG_FUNCTION_ARGS)
 			values[12] = UInt64GetDatum(batch.xid);
 			set_timestamp(&values[13], &nulls[13], batch.watermark);
 			values[14] = Int64GetDatum(batch.late_rows);
-			values[15] = Int32GetDatum(slot.worker);
+			values[15] = Int64GetDatum(batch.lost_offsets);
+			values[16] = Int32GetDatum(slot.worker);
 			tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 			previous_start = batch.started_at;
 			MemoryContextSwitchTo(old_context);

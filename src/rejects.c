@@ -24,6 +24,44 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+void
+search_begin(BadMessageSearch *search, int first, int end)
+{
+	search->first = first;
+	search->end = end;
+	search->bad_end = -1;
+}
+
+/*
+ * Most errors come while the executor works on the row of the bad message.  So what is before
+ * the message that the scan was at is tried first, then that message alone.  Where that
+ * does not hold, because rows are sorted or gathered before they are written, halves find it.
+ */
+void
+search_failed(BadMessageSearch *search, int suspect)
+{
+	bool first_time = search->bad_end < 0;
+
+	search->bad_end = search->end;
+	if (suspect >= search->first)
+		search->bad_end = Min(search->bad_end, suspect + 1);
+	if (first_time && suspect >= search->first)
+		search->end = Max(suspect, search->first + 1);
+	else
+		search->end = search->first + (search->end - search->first) / 2;
+}
+
+void
+search_passed(BadMessageSearch *search, int step, int last)
+{
+	search->first = search->end;
+	if (search->bad_end > search->first)
+		search->end = search->first + Max((search->bad_end - search->first) / 2, 1);
+	else
+		search_begin(search, search->first,
+		             last - search->first > step ? search->first + step : last);
+}
+
 Rejects *
 rejects_create(int message_count, int64 allowed)
 {
@@ -48,6 +86,18 @@ rejects_add(Rejects *rejects, int index, ErrorData *error)
 	rejects->excluded[index] = true;
 	rejects->errors[index] = error;
 	rejects->count++;
+}
+
+void
+blame_message(const char *topic, const KafkaMessage *message, ErrorData *error)
+{
+	error->detail = psprintf("%s%sTopic \"%s\", partition %d, offset %lld.",
+	                         error->detail ? error->detail : "", error->detail ? " " : "",
+	                         topic, message->partition, (long long) message->offset);
+	if (error->hint == NULL)
+		error->hint =
+		    pstrdup("Correct the target table, then kafka.start_stream goes on at this "
+		            "message; or leave it out with kafka.skip_message, or set on_error.");
 }
 
 /*

@@ -21,6 +21,24 @@ typedef struct Rejects
 	ErrorData **errors; /* by index */
 } Rejects;
 
+/*
+ * The search for a bad message: [first, end) is tried next.  Of n messages it takes at most
+ * log2(n) + 3 attempts until it stands alone.
+ */
+typedef struct BadMessageSearch
+{
+	int first;
+	int end;
+	int bad_end; /* a bad message is before this; -1: not known of any */
+} BadMessageSearch;
+
+/* Begins with the messages [first, end). */
+extern void search_begin(BadMessageSearch *search, int first, int end);
+/* [first, end) of more than one has failed.  suspect: where the scan was then; -1: not known. */
+extern void search_failed(BadMessageSearch *search, int suspect);
+/* [first, end) has passed; if no bad message is known, at most "step" are tried next, up to "last". */
+extern void search_passed(BadMessageSearch *search, int step, int last);
+
 /* For a batch of so many messages, none of them rejected. */
 extern Rejects *rejects_create(int message_count, int64 allowed);
 
@@ -29,6 +47,12 @@ extern bool rejects_allow_more(const Rejects *rejects);
 
 /* Rejects a message; takes the error over. */
 extern void rejects_add(Rejects *rejects, int index, ErrorData *error);
+
+/*
+ * Adds to the error's detail, in the current memory context, which message it came from; the
+ * decoder does so by itself.
+ */
+extern void blame_message(const char *topic, const KafkaMessage *message, ErrorData *error);
 
 /*
  * Rejects all of the messages [first, last) that can't be decoded, as far as

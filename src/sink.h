@@ -23,6 +23,7 @@ typedef struct SinkBatch
 {
 	int64 batch_id;
 	TopicScanBatch *messages; /* count is 0 in a batch without data */
+	bool is_part;             /* others of the same transaction come before or after it */
 	int64 output_rows;        /* out: rows written or deleted */
 	TimestampTz watermark;    /* out: valid from the next batch on; 0: the stream has none */
 	int64 late_rows;          /* out: rows dropped because they are behind the watermark */
@@ -37,6 +38,9 @@ struct Sink
 
 	/* Writes a batch.  Errors are those of the statements it runs. */
 	void (*write)(Sink *sink, SinkBatch *batch);
+
+	/* May a batch be written in parts, by several calls in one transaction? */
+	bool accepts_parts;
 
 	/*
 	 * Is there something to write although no message has come, because the

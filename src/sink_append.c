@@ -63,6 +63,8 @@ typedef struct RowBuffer
 	BulkInsertState bulk_insert;
 	CommandId command_id;
 	TupleTableSlot *slots[BUFFERED_ROWS];
+	int origins[BUFFERED_ROWS]; /* the message that the scan was at */
+	TopicScanBatch *messages;
 	int count;
 	size_t bytes;
 	size_t unflushed_bytes; /* inserted since the WAL writer was last woken */
@@ -126,6 +128,7 @@ row_buffer_flush(RowBuffer *buffer)
 	ResultRelInfo *target = buffer->target;
 	EState *estate = buffer->estate;
 	MemoryContext old_context;
+	int last_message = buffer->messages->current;
 
 	if (buffer->count == 0)
 		return;
@@ -138,10 +141,13 @@ row_buffer_flush(RowBuffer *buffer)
 
 	for (int i = 0; i < buffer->count; i++)
 	{
+		/* if the row violates a constraint, its message shall be suspected */
+		buffer->messages->current = buffer->origins[i];
 		if (target->ri_NumIndices > 0)
 			list_free(insert_index_tuples(target, buffer->slots[i], estate));
 		ExecClearTuple(buffer->slots[i]);
 	}
+	buffer->messages->current = last_message;
 	ResetPerTupleExprContext(estate);
 
 	/* the WAL writer flushes while we insert, so that COMMIT waits for the last part only */
@@ -231,6 +237,7 @@ row_buffer_receive(TupleTableSlot *row, DestReceiver *receiver)
 		                     ? slot->tts_ops->get_heap_tuple(slot)->t_len
 		                     : 64;
 	}
+	buffer->origins[buffer->count] = buffer->messages->current;
 	buffer->count++;
 	if (buffer->count == BUFFERED_ROWS || buffer->bytes > BUFFERED_BYTES)
 		row_buffer_flush(buffer);
@@ -254,7 +261,7 @@ row_buffer_destroy(DestReceiver *receiver)
 
 /* Runs the input of a plain INSERT into a row buffer; returns the number of rows. */
 static uint64
-sink_insert_buffered(PlannedStmt *insert, ModifyTable *node)
+sink_insert_buffered(PlannedStmt *insert, ModifyTable *node, TopicScanBatch *messages)
 {
 	RowBuffer *buffer = palloc0(sizeof(RowBuffer));
 	PlannedStmt *select = palloc(sizeof(PlannedStmt));
@@ -271,6 +278,7 @@ sink_insert_buffered(PlannedStmt *insert, ModifyTable *node)
 	buffer->receiver.rShutdown = row_buffer_shutdown;
 	buffer->receiver.rDestroy = row_buffer_destroy;
 	buffer->receiver.mydest = DestNone;
+	buffer->messages = messages;
 
 	query = CreateQueryDesc(select, "", GetActiveSnapshot(), InvalidSnapshot, &buffer->receiver,
 	                        NULL, NULL, 0);
@@ -345,7 +353,8 @@ append_sink_write(Sink *self, SinkBatch *batch)
 	if (plain != NULL)
 	{
 		batch->output_rows =
-		    (int64) sink_insert_buffered(linitial_node(PlannedStmt, plan->stmt_list), plain);
+		    (int64) sink_insert_buffered(linitial_node(PlannedStmt, plan->stmt_list), plain,
+		                                 batch->messages);
 		ReleaseCachedPlan(plan, CurrentResourceOwner);
 	}
 	else
@@ -392,6 +401,7 @@ append_sink_create(const Stream *stream, Oid topic_table)
 	sink->sink.is_stale = append_sink_is_stale;
 	sink->sink.write = append_sink_write;
 	sink->sink.explain = append_sink_explain;
+	sink->sink.accepts_parts = true;
 	sink->topic_table = topic_table;
 	sink->context = CurrentMemoryContext;
 	sink->generation = -1;

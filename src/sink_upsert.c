@@ -243,16 +243,16 @@ collect_rows(UpsertSink *sink, UpsertRows *rows)
 /*
  * Keeps streams that write the same rows from deadlocks, until the end of the
  * transaction.  A batch touches rows in the order of the key; one that also
- * deletes goes over them twice, so it lets no other stream into the table
+ * deletes, or is written in parts, goes over them several times, so it lets no other stream into the table
  * meanwhile.  Not a lock that readers or other writers meet.
  */
 static void
-lock_out_other_streams(const UpsertTarget *target, bool deletes)
+lock_out_other_streams(const UpsertTarget *target, bool many_passes)
 {
 	LOCKTAG tag;
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, target->relid, 1);
-	(void) LockAcquire(&tag, deletes ? ExclusiveLock : ShareLock, false, false);
+	(void) LockAcquire(&tag, many_passes ? ExclusiveLock : ShareLock, false, false);
 }
 
 static void
@@ -283,7 +283,7 @@ upsert_sink_write(Sink *self, SinkBatch *batch)
 
 	environment = register_result(sink->target, &result);
 	batch->output_rows = 0;
-	lock_out_other_streams(sink->target, result.deleted_count > 0);
+	lock_out_other_streams(sink->target, result.deleted_count > 0 || batch->is_part);
 	if (result.deleted_count > 0)
 	{
 		plan_as_lookup(sink->delete_rows, environment);
@@ -370,6 +370,7 @@ upsert_sink_create(const Stream *stream, Oid topic_table)
 	sink->sink.is_stale = upsert_sink_is_stale;
 	sink->sink.write = upsert_sink_write;
 	sink->sink.explain = upsert_sink_explain;
+	sink->sink.accepts_parts = true;
 	sink->topic_table = topic_table;
 	sink->context = CurrentMemoryContext;
 	sink->generation = -1;

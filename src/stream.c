@@ -40,19 +40,20 @@
 	" s.mode, s.key_columns, s.on_tombstone OPERATOR(pg_catalog.=) 'ignore',"                  \
 	" s.version_column, s.watermark_column, s.watermark_delay, s.deduplicate_by,"              \
 	" s.foreach_batch, s.notify,"                                                              \
-	" s.on_error, coalesce(s.max_errors, 0), coalesce(s.max_errors_per_batch, 0), s.workers"
+	" s.on_error, coalesce(s.max_errors, 0), coalesce(s.max_errors_per_batch, 0), s.workers,"  \
+	" s.fail_on_data_loss"
 
 /* Columns of kafka.stream that users choose: the parameters $1, $2, ... of stream_settings(). */
-#define STREAM_SETTINGS 20
+#define STREAM_SETTINGS 21
 #define STREAM_SETTING_NAMES                                                                   \
 	"source, query_view, target, on_conflict, trigger, trigger_interval,"                      \
 	" max_offsets_per_trigger, mode, key_columns, on_tombstone, version_column,"               \
 	" watermark_column, watermark_delay, deduplicate_by, foreach_batch, notify, on_error, "    \
 	"max_errors,"                                                                              \
-	" max_errors_per_batch, workers"
+	" max_errors_per_batch, workers, fail_on_data_loss"
 #define STREAM_SETTING_PARAMETERS                                                              \
 	"$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, "   \
-	"$20"
+	"$20, $21"
 
 static const char *const mode_names[] = {"append", "update", "complete"};
 static const char *const on_error_names[] = {"stop", "skip", "dead_letter"};
@@ -198,6 +199,7 @@ stream_fetch(const char *condition, Oid type, Datum value)
 		stream->max_errors = DatumGetInt64(row_datum(24));
 		stream->max_errors_per_batch = DatumGetInt64(row_datum(25));
 		stream->workers = DatumGetInt32(row_datum(26));
+		stream->fail_on_data_loss = DatumGetBool(row_datum(27));
 	}
 	catalog_end(&access);
 	return stream;
@@ -265,7 +267,7 @@ strings_datum(List *strings)
 	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
-/* What the statement's parameters $1 ... $20 are. */
+/* What the statement's parameters $1 ... $21 are. */
 static void
 stream_settings(const Stream *stream, Oid *types, Datum *values, char *nulls)
 {
@@ -312,6 +314,7 @@ stream_settings(const Stream *stream, Oid *types, Datum *values, char *nulls)
 	SETTING(INT8OID, stream->max_errors_per_batch == 0,
 	        Int64GetDatum(stream->max_errors_per_batch));
 	SETTING(INT4OID, false, Int32GetDatum(stream->workers));
+	SETTING(BOOLOID, false, BoolGetDatum(stream->fail_on_data_loss));
 #undef SETTING
 	Assert(count == STREAM_SETTINGS);
 }
@@ -423,7 +426,7 @@ stream_insert(Stream *stream)
 	    catalog_execute(SPI_OK_INSERT,
 	                    "INSERT INTO kafka.stream (" STREAM_SETTING_NAMES
 	                    ", name, stream_id, owner,"
-	                    " enabled) VALUES (" STREAM_SETTING_PARAMETERS ", $21, $22, $23, false)"
+	                    " enabled) VALUES (" STREAM_SETTING_PARAMETERS ", $22, $23, $24, false)"
 	                    " ON CONFLICT (name) DO NOTHING",
 	                    lengthof(types), types, values, nulls);
 	record_owner(stream->owner);
@@ -450,7 +453,7 @@ stream_update(const Stream *stream)
 	catalog_begin(&access);
 	catalog_execute(SPI_OK_UPDATE,
 	                "UPDATE kafka.stream SET (" STREAM_SETTING_NAMES
-	                ") = ROW (" STREAM_SETTING_PARAMETERS ") WHERE stream_id = $21",
+	                ") = ROW (" STREAM_SETTING_PARAMETERS ") WHERE stream_id = $22",
 	                lengthof(types), types, values, nulls);
 	catalog_end(&access);
 }

@@ -55,6 +55,7 @@ typedef struct Stream
 	StreamOnError on_error;
 	int64 max_errors;           /* in all; 0: no limit */
 	int64 max_errors_per_batch; /* 0: no limit */
+	bool fail_on_data_loss;     /* stop when the topic has lost something */
 	bool ignore_conflicts;      /* on_conflict = 'ignore' */
 	StreamTrigger trigger;
 	int64 trigger_interval_ms;

@@ -81,7 +81,7 @@ pin_start_positions(const Stream *stream, const StartOptions *options)
 
 	positions = start_position_resolve(options, consumer, schema->topic, &count);
 	checkpoint_pin(stream->name, schema->topic, positions, count,
-	               kafka_consumer_cluster_id(consumer));
+	               kafka_consumer_cluster_id(consumer), kafka_consumer_topic_id(consumer));
 	kafka_consumer_close(consumer);
 }
 
@@ -191,6 +191,7 @@ enum
 	CREATE_ON_ERROR,
 	CREATE_MAX_ERRORS,
 	CREATE_MAX_ERRORS_PER_BATCH,
+	CREATE_FAIL_ON_DATA_LOSS,
 	CREATE_KEY_COLUMNS,
 	CREATE_ON_TOMBSTONE,
 	CREATE_VERSION_COLUMN,
@@ -247,6 +248,8 @@ stream_from_arguments(FunctionCallInfo fcinfo)
 		stream->max_errors_per_batch =
 		    limit_argument("max_errors_per_batch", PG_GETARG_DATUM(CREATE_MAX_ERRORS_PER_BATCH),
 		                   1);
+	stream->fail_on_data_loss =
+	    PG_ARGISNULL(CREATE_FAIL_ON_DATA_LOSS) || PG_GETARG_BOOL(CREATE_FAIL_ON_DATA_LOSS);
 	stream->ignore_conflicts =
 	    choice_argument("on_conflict", required_text(fcinfo, CREATE_ON_CONFLICT, "on_conflict"),
 	                    "error", "ignore");
@@ -432,7 +435,9 @@ kafka_alter_stream(PG_FUNCTION_ARGS)
 		stream->max_errors_per_batch =
 		    limit_argument("max_errors_per_batch", PG_GETARG_DATUM(9), 0);
 	if (!PG_ARGISNULL(10))
-		stream->workers = workers_argument(PG_GETARG_DATUM(10));
+		stream->fail_on_data_loss = PG_GETARG_BOOL(10);
+	if (!PG_ARGISNULL(11))
+		stream->workers = workers_argument(PG_GETARG_DATUM(11));
 	if (query != NULL)
 	{
 		stream->source = stream_create_query_view(stream, stream_query_qualify(query));

@@ -13,64 +13,11 @@
 
 #include "stream_reader.h"
 
+#include "data_loss.h"
 #include "progress.h"
 
 /* with a limit per partition: messages taken from the queue at once */
 #define FETCH_AT_ONCE 1000
-
-pg_noreturn static void
-data_loss(const StreamReader *reader, int32 partition, int64 low, int64 high)
-{
-	int64 next_offset = reader->checkpoint->positions[partition].next_offset;
-
-	if (next_offset < low)
-		ereport(ERROR,
-		        (errcode(ERRCODE_DATA_CORRUPTED),
-		         errmsg("messages of topic \"%s\" are gone that stream \"%s\" has not read",
-		                reader->topic, reader->stream->name),
-		         errdetail(
-		             "Partition %d: the stream is at offset %lld, but the log starts at %lld; "
-		             "%lld offset(s) are lost.",
-		             partition, (long long) next_offset, (long long) low,
-		             (long long) (low - next_offset)),
-		         errhint("Retention has passed the checkpoint. Use kafka.reset_stream to go on "
-		                 "with what is there.")));
-	ereport(ERROR,
-	        (errcode(ERRCODE_DATA_CORRUPTED),
-	         errmsg("topic \"%s\" has lost messages that stream \"%s\" has read", reader->topic,
-	                reader->stream->name),
-	         errdetail("Partition %d: the stream is at offset %lld, but the log ends at %lld.",
-	                   partition, (long long) next_offset, (long long) high),
-	         errhint(
-	             "The topic was truncated or recreated. Use kafka.reset_stream to start in the "
-	             "new one.")));
-}
-
-pg_noreturn static void
-topic_recreated(const StreamReader *reader, const KafkaMessage *message)
-{
-	ereport(
-	    ERROR,
-	    (errcode(ERRCODE_DATA_CORRUPTED),
-	     errmsg("topic \"%s\" is not the one that stream \"%s\" has read", reader->topic,
-	            reader->stream->name),
-	     errdetail("Partition %d has another message at offset %lld than before: the topic was "
-	               "deleted and created again.",
-	               message->partition, (long long) message->offset),
-	     errhint("Use kafka.reset_stream to start in the new topic.")));
-}
-
-pg_noreturn static void
-topic_gone(const StreamReader *reader, const char *detail)
-{
-	ereport(
-	    ERROR,
-	    (errcode(ERRCODE_DATA_CORRUPTED),
-	     errmsg("topic \"%s\" of stream \"%s\" is gone, or has fewer partitions than before",
-	            reader->topic, reader->stream->name),
-	     errdetail_internal("%s", detail),
-	     errhint("If it was recreated, use kafka.reset_stream to start in the new one.")));
-}
 
 static void
 allocate_partitions(StreamReader *reader)
@@ -113,23 +60,14 @@ partition_at_end(const StreamReader *reader, int32 partition, int64 position)
 static void
 start_partition(StreamReader *reader, int32 partition)
 {
-	PartitionPosition *position = &reader->checkpoint->positions[partition];
-	int64 next_offset = position->next_offset;
-	int64 from = next_offset;
-
-	/*
-	 * The last message is read once more, and dropped: if another one stands
-	 * there now, the topic was created anew.
-	 */
-	if (position->last_offset >= position->low_watermark && position->last_message_ms >= 0)
-		from = position->last_offset;
+	int64 next_offset = reader->checkpoint->positions[partition].next_offset;
 
 	reader->read_up_to[partition] = next_offset;
 	reader->fetched_up_to[partition] = next_offset;
 	reader->end_seen[partition] = -1;
 	reader->quota[partition] = 0;
 	if (is_ours(reader, partition) && !partition_at_end(reader, partition, next_offset))
-		kafka_consumer_start_partition(reader->consumer, partition, from);
+		kafka_consumer_start_partition(reader->consumer, partition, next_offset);
 }
 
 void
@@ -140,53 +78,11 @@ stream_reader_count_partitions(StreamReader *reader)
 	reader->partition_count = kafka_consumer_find_partitions(reader->consumer);
 	/* unlike for a new stream, an unknown topic is one that is gone */
 	if (reader->partition_count == 0)
-		topic_gone(reader, "The cluster knows no such topic.");
+		data_loss_topic_gone(reader->stream, reader->topic, "The cluster knows no such topic.");
 	if (reader->partition_count < known)
-		topic_gone(reader, psprintf("The checkpoint has %d partition(s), the topic %d.", known,
-		                            reader->partition_count));
-}
-
-/* Compares the checkpoint with the log before anything is read. */
-static void
-check_checkpoint(StreamReader *reader)
-{
-	Checkpoint *checkpoint = reader->checkpoint;
-	const char *cluster_id;
-	KafkaPartitionOffset *low;
-	KafkaPartitionOffset *high;
-
-	stream_reader_count_partitions(reader);
-	cluster_id = kafka_consumer_cluster_id(reader->consumer);
-	if (cluster_id != NULL && checkpoint->cluster_id != NULL &&
-	    strcmp(cluster_id, checkpoint->cluster_id) != 0)
-		ereport(
-		    ERROR,
-		    (errcode(ERRCODE_DATA_CORRUPTED),
-		     errmsg("stream \"%s\" is connected to another Kafka cluster than before",
-		            reader->stream->name),
-		     errdetail("Its checkpoint is of cluster \"%s\"; the servers answer as \"%s\".",
-		               checkpoint->cluster_id, cluster_id),
-		     errhint(
-		         "Offsets of one cluster mean nothing in another. Use kafka.reset_stream to "
-		         "start in the new one.")));
-
-	low = kafka_consumer_lookup_range(reader->consumer, 0, checkpoint->count,
-	                                  KAFKA_OFFSET_EARLIEST);
-	high = kafka_consumer_lookup_range(reader->consumer, 0, checkpoint->count,
-	                                   KAFKA_OFFSET_LATEST);
-	progress_forget_partitions();
-	for (int i = 0; i < checkpoint->count; i++)
-	{
-		int64 next_offset = checkpoint->positions[i].next_offset;
-
-		/* the others are for those who read them: they may have moved since we looked */
-		if (!is_ours(reader, i))
-			continue;
-		if (next_offset < low[i].offset || next_offset > high[i].offset)
-			data_loss(reader, i, low[i].offset, high[i].offset);
-		checkpoint->positions[i].low_watermark = low[i].offset;
-		progress_set_partition(i, next_offset, low[i].offset, high[i].offset, -1);
-	}
+		data_loss_topic_gone(reader->stream, reader->topic,
+		                     psprintf("The checkpoint has %d partition(s), the topic %d.",
+		                              known, reader->partition_count));
 }
 
 StreamReader *
@@ -199,15 +95,28 @@ stream_reader_open(const Stream *stream, int worker, const char *topic,
 	reader->worker = worker;
 	reader->topic = topic;
 	reader->checkpoint = checkpoint;
-	reader->other_message.partition = -1;
 	reader->consumer = kafka_consumer_open(connection, topic, CurrentMemoryContext);
 	reader->batch = kafka_message_batch_create();
 	reader->held = kafka_message_batch_create();
-	check_checkpoint(reader);
-	allocate_partitions(reader);
-	for (int i = 0; i < checkpoint->count; i++)
-		start_partition(reader, i);
+	reader->log = log_check(reader->consumer, checkpoint,
+	                        (LogShare){.worker = worker, .workers = stream->workers}, false);
+	reader->partition_count = reader->log->partition_count;
 	return reader;
+}
+
+void
+stream_reader_start(StreamReader *reader)
+{
+	allocate_partitions(reader);
+	progress_forget_partitions();
+	for (int i = 0; i < reader->checkpoint->count; i++)
+	{
+		const LogFinding *finding = &reader->log->findings[i];
+
+		if (is_ours(reader, i))
+			progress_set_partition(i, finding->next_offset, finding->low, finding->high, -1);
+		start_partition(reader, i);
+	}
 }
 
 KafkaPartitionOffset *
@@ -325,15 +234,7 @@ wanted_message(const KafkaMessage *message, void *argument)
 		return false;
 	}
 	if (message->offset < reader->fetched_up_to[partition])
-	{
-		const PartitionPosition *position = &reader->checkpoint->positions[partition];
-
-		if (message->offset == position->last_offset &&
-		    message->timestamp_ms != position->last_message_ms &&
-		    reader->other_message.partition < 0)
-			reader->other_message = *message;
 		return false;
-	}
 	reader->fetched_up_to[partition] = message->offset + 1;
 	return true;
 }
@@ -372,17 +273,16 @@ handle_event(StreamReader *reader, const KafkaEvent *event)
 			break;
 		case KAFKA_EVENT_OUT_OF_RANGE:
 		{
-			KafkaPartitionOffset low = {.partition = event->partition,
-			                            .timestamp_ms = KAFKA_OFFSET_EARLIEST};
-			KafkaPartitionOffset high = {.partition = event->partition,
-			                             .timestamp_ms = KAFKA_OFFSET_LATEST};
+			LogFinding finding =
+			    log_check_range(reader->consumer,
+			                    &reader->checkpoint->positions[event->partition]);
 
-			kafka_consumer_lookup_offsets(reader->consumer, &low, 1);
-			kafka_consumer_lookup_offsets(reader->consumer, &high, 1);
-			data_loss(reader, event->partition, low.offset, high.offset);
+			data_loss_out_of_range(reader->stream, reader->topic, &finding);
+			reader->must_reopen = true;
+			break;
 		}
 		case KAFKA_EVENT_UNKNOWN_TOPIC:
-			topic_gone(reader, event->message);
+			data_loss_topic_gone(reader->stream, reader->topic, event->message);
 			break;
 		case KAFKA_EVENT_UNREADABLE:
 			ereport(ERROR,
@@ -416,8 +316,6 @@ fetch_into(StreamReader *reader, KafkaMessageBatch *batch, int max_messages, siz
 	{
 		reader->in_trouble = false;
 		take_fetched(reader, first);
-		if (reader->other_message.partition >= 0)
-			topic_recreated(reader, &reader->other_message);
 	}
 	handle_event(reader, &event);
 	return polled > 0 || event.type != KAFKA_EVENT_NONE;

@@ -12,6 +12,7 @@
 #include "postgres.h"
 #include "checkpoint.h"
 #include "kafka_consumer.h"
+#include "log_check.h"
 #include "stream.h"
 
 /* Settings; see worker.c */
@@ -36,8 +37,8 @@ typedef struct StreamReader
 	int64 *quota;           /* by partition: what the batch may still take */
 	bool *quota_is_backlog; /* by partition: messages are known to wait */
 
-	/* a message that stands where another was read before; partition is -1: none */
-	KafkaMessage other_message;
+	LogCheck *log;    /* what was found when the reader was opened */
+	bool must_reopen; /* messages are lost, and the stream goes on without: open it again */
 
 	/* the connection's last trouble, until a message or a partition's end arrives */
 	bool in_trouble;
@@ -45,15 +46,17 @@ typedef struct StreamReader
 } StreamReader;
 
 /*
- * Starts to fetch at the checkpoint the partitions that are the worker's: those of its
- * number modulo the stream's workers.  Positions of the others stay as the checkpoint
- * says, and nothing is read there.  Contacts the cluster; not in a transaction.  Raises ERRCODE_DATA_CORRUPTED with the missing range when the log no longer holds
- * a stored position, and the errors of the look-ups.  The reader lives in the current
- * memory context, and ends with it.
+ * Connects and compares the checkpoint with the log: see reader->log.  The partitions that are the
+ * worker's are those of its number modulo the stream's workers; positions of the others stay as the
+ * checkpoint says, and nothing is read there.  Contacts the cluster; not in a transaction.  Raises the
+ * errors of the look-ups.  The reader lives in the current memory context, and ends with it.
  */
 extern StreamReader *stream_reader_open(const Stream *stream, int worker, const char *topic,
                                         const KafkaConnection *connection,
                                         Checkpoint *checkpoint);
+
+/* Starts to fetch at the checkpoint, which must agree with the log. */
+extern void stream_reader_start(StreamReader *reader);
 
 /*
  * Asks the cluster for reader->partition_count, which stream_reader_open() has
@@ -78,8 +81,8 @@ extern void stream_reader_add_partitions(StreamReader *reader, const Checkpoint 
 /*
  * Takes what is here into reader->batch, up to the limits, without waiting.
  * True when there is something to commit: messages, or a position that moved
- * over markers and gaps.  Sets reader->trouble.  Raises ERRCODE_DATA_CORRUPTED when the log is
- * truncated under the stream or the topic is gone.
+ * over markers and gaps.  Sets reader->trouble.  When Kafka has lost what is to be read, or the topic
+ * is gone, raises the errors of data_loss.h or sets reader->must_reopen.
  */
 extern bool stream_reader_gather(StreamReader *reader);
 

@@ -18,6 +18,7 @@
 
 #include "catalog.h"
 #include "common/pg_prng.h"
+#include "data_loss.h"
 #include "error_class.h"
 #include "kafka_hosts.h"
 #include "launcher.h"
@@ -58,6 +59,9 @@ static uint32 hosts_changes_seen = 0;
 /* shown as wait events */
 static uint32 wait_for_messages;
 static uint32 wait_for_retry;
+
+/* the same loss of data has been seen as often as errors must be to be believed */
+static bool loss_confirmed = false;
 
 /* for the error context */
 static StreamRun *current_run = NULL;
@@ -140,20 +144,86 @@ take_up_new_partitions(StreamRun *run)
 }
 
 /*
+ * Takes the stream over what Kafka has lost, in a transaction of its own, which shows as a
+ * batch without messages.  False when the extension is gone.
+ */
+static bool
+pass_loss(StreamRun *run, const CheckpointJump *jumps, int count)
+{
+	const LogCheck *check = run->reader->log;
+	const Stream *stream = run->stream;
+	MemoryContext run_context = CurrentMemoryContext;
+	BatchProgress progress = {.started_at = GetCurrentTimestamp(),
+	                          .batch_id = micro_batch_next_id(run),
+	                          .decode_us = -1,
+	                          .partition_count = count};
+	BatchPartition *partitions = palloc(sizeof(BatchPartition) * count);
+
+	if (!micro_batch_begin_transaction(stream))
+		return false;
+	for (int i = 0; i < count; i++)
+	{
+		partitions[i].partition = jumps[i].partition;
+		partitions[i].start_offset = jumps[i].from_offset;
+		partitions[i].end_offset = jumps[i].to_offset;
+		partitions[i].behind_latest =
+		    jumps[i].removed ? -1 : jumps[i].log_end - jumps[i].to_offset;
+		progress.lost_offsets += jumps[i].lost;
+	}
+	checkpoint_pass_loss(stream->name, run->topic, progress.batch_id, jumps, count,
+	                     check->topic_id);
+	checkpoint_remove_partitions(stream->name, run->topic, check->partition_count);
+	progress.xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(run_context);
+
+	data_loss_report(stream, run->topic, jumps, count);
+	progress_forget_partitions();
+	progress_batch_committed(&progress, partitions);
+	loss_confirmed = false;
+	return true;
+}
+
+/* Stores what the cluster has told about itself since the checkpoint was pinned. */
+static bool
+note_identity(StreamRun *run)
+{
+	MemoryContext run_context = CurrentMemoryContext;
+	const Checkpoint *checkpoint = run->reader->checkpoint;
+	const LogCheck *check = run->reader->log;
+
+	bool complete = checkpoint->cluster_id != NULL || check->cluster_id == NULL;
+
+	for (int i = 0; i < checkpoint->count && check->topic_id != NULL; i++)
+		complete = complete && checkpoint->positions[i].topic_id != NULL;
+	if (complete)
+		return true;
+	if (!micro_batch_begin_transaction(run->stream))
+		return false;
+	checkpoint_set_identity(run->stream->name, run->topic, check->cluster_id, check->topic_id);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(run_context);
+	return true;
+}
+
+/*
  * Reads all that the stream needs, in one transaction that ends here; then
- * connects to Kafka.  NULL: the stream is not to be run.
+ * connects to Kafka.  NULL: the stream is not to be run, or (*outcome) to be opened again.
  */
 static StreamRun *
-open_stream(int64 stream_id, int worker)
+open_stream(int64 stream_id, int worker, RunOutcome *outcome)
 {
 	MemoryContext run_context = CurrentMemoryContext;
 	StreamRun *run = palloc0(sizeof(StreamRun));
 	KafkaConnection *connection;
 	Checkpoint *checkpoint;
+	CheckpointJump *jumps;
 	Stream *stream;
 	TopicSchema *schema;
 	OwnerIdentity saved;
+	int lost;
 
+	*outcome = RUN_FINISHED;
 	current_run = run;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -207,6 +277,17 @@ open_stream(int64 stream_id, int worker)
 
 	pgstat_report_activity(STATE_IDLE, NULL);
 	run->reader = stream_reader_open(stream, worker, run->topic, connection, checkpoint);
+	jumps = data_loss_examine(stream, run->topic, checkpoint, run->reader->log, loss_confirmed,
+	                          &lost);
+	if (lost > 0)
+	{
+		if (pass_loss(run, jumps, lost))
+			*outcome = RUN_RELOAD;
+		return NULL;
+	}
+	if (!note_identity(run))
+		return NULL;
+	stream_reader_start(run->reader);
 	return take_up_new_partitions(run) ? run : NULL;
 }
 
@@ -301,14 +382,15 @@ set_state(StreamState state)
 static RunOutcome
 run_stream(int64 stream_id, int worker)
 {
-	StreamRun *run = open_stream(stream_id, worker);
+	RunOutcome outcome;
+	StreamRun *run = open_stream(stream_id, worker, &outcome);
 	StreamReader *reader;
 	TimestampTz next_refresh;
 	TimestampTz next_trigger = 0;
 	bool reported_trouble = false;
 
 	if (run == NULL)
-		return RUN_FINISHED;
+		return outcome;
 	reader = run->reader;
 	set_state(STREAM_IDLE);
 	next_refresh =
@@ -354,7 +436,11 @@ run_stream(int64 stream_id, int worker)
 
 		if (now >= next_trigger)
 		{
-			if (stream_reader_gather(reader))
+			bool gathered = stream_reader_gather(reader);
+
+			if (reader->must_reopen)
+				return RUN_RELOAD;
+			if (gathered)
 			{
 				set_state(STREAM_RUNNING);
 				if (!micro_batch_run(run))
@@ -496,6 +582,7 @@ kafka_stream_worker_main(Datum main_arg)
 	ErrorContextCallback context_callback;
 	int volatile failures = 0;
 	int volatile surprises = 0;
+	int volatile losses_seen = 0;
 	RunOutcome volatile outcome = RUN_RELOAD;
 
 	memcpy(&arguments, MyBgworkerEntry->bgw_extra, sizeof(arguments));
@@ -549,11 +636,16 @@ kafka_stream_worker_main(Datum main_arg)
 		MemoryContextSwitchTo(TopMemoryContext);
 		MemoryContextReset(run_context);
 		if (error == NULL)
+		{
+			losses_seen = 0;
 			continue;
+		}
 
 		failures++;
 		class = classify_error(error);
 		surprises = class == ERROR_OF_DEFINITION ? surprises + 1 : 0;
+		losses_seen = error->sqlerrcode == ERRCODE_DATA_CORRUPTED ? losses_seen + 1 : 0;
+		loss_confirmed = losses_seen >= SURPRISES_BELIEVED;
 		/*
 		 * What the stream is defined on may change in mid-run, and a broker that
 		 * has just started may not know a topic yet: what is seen at once and after a

@@ -1,0 +1,70 @@
+/*-------------------------------------------------------------------------
+ *
+ * log_check.h
+ *	  Compare a stream's checkpoint with the topic: is what the stream shall
+ *	  read next still there, and is it the topic that the stream has read?
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOG_CHECK_H
+#define LOG_CHECK_H
+
+#include "postgres.h"
+#include "checkpoint.h"
+#include "kafka_consumer.h"
+
+/* In order of importance: of several findings about a partition the last counts. */
+typedef enum LogFindingKind
+{
+	LOG_AGREES,
+	LOG_START_PASSED,  /* retention: the log starts behind the stored position */
+	LOG_ENDS_BEFORE,   /* the log ends before the stored position */
+	LOG_OTHER_MESSAGE, /* another message stands where the last one was read */
+	LOG_OTHER_TOPIC,   /* another topic of that name: its id, or fewer partitions, say so */
+	LOG_PARTITION_GONE,
+	LOG_PARTITION_NEW /* not in the checkpoint yet */
+} LogFindingKind;
+
+typedef struct LogFinding
+{
+	int32 partition;
+	LogFindingKind kind;
+	int64 next_offset; /* as stored; -1: a new partition */
+	int64 low;         /* the log's first offset; -1: not known */
+	int64 high;        /* its end: the last stable offset with read_committed; -1: not known */
+	int64
+	    next_message_ms; /* timestamp of the message to be read next; -1: none, or not asked for */
+} LogFinding;
+
+typedef struct LogCheck
+{
+	int partition_count;    /* of the topic now; 0: the cluster knows no such topic */
+	bool other_cluster;     /* the servers answer as another cluster: nothing else was asked */
+	const char *cluster_id; /* NULL: not known */
+	const char *topic_id;   /* NULL: library or broker doesn't tell */
+	int finding_count;
+	LogFinding *findings; /* by partition: those of the checkpoint, then new ones */
+} LogCheck;
+
+/* Of the partitions those whose number modulo workers is worker; all: 0, 1. */
+typedef struct LogShare
+{
+	int worker;
+	int workers;
+} LogShare;
+
+/*
+ * Asks the cluster, interruptible, bounded by the consumer's look-up timeout; needs no
+ * transaction, must not be called while partitions are being fetched.  The last
+ * message that was read is looked at again where it is still there: it must have the
+ * same timestamp and leader epoch.  Only partitions of "share" are compared, and those that are gone: the
+ * others may move meanwhile, and LOG_AGREES says nothing of them.  next_messages: fill in next_message_ms.  The result lives
+ * in the current memory context.  Raises the errors of the look-ups in kafka_consumer.h.
+ */
+extern LogCheck *log_check(KafkaConsumer *consumer, const Checkpoint *checkpoint,
+                           LogShare share, bool next_messages);
+
+/* The same for one partition, without looking at messages. */
+extern LogFinding log_check_range(KafkaConsumer *consumer, const PartitionPosition *position);
+
+#endif /* LOG_CHECK_H */
