@@ -130,6 +130,7 @@ CREATE TABLE kafka.stream_offset (
     error_count bigint NOT NULL DEFAULT 0,
     lost_offsets bigint NOT NULL DEFAULT 0,
     data_loss_at timestamptz,
+    state_rows bigint NOT NULL DEFAULT 0,
     batch_id bigint NOT NULL DEFAULT 0,
     cluster_id text,
     topic_id text,
@@ -145,6 +146,7 @@ COMMENT ON COLUMN kafka.stream_offset.last_offset IS 'offset of the last message
 COMMENT ON COLUMN kafka.stream_offset.lost_offsets IS 'offsets that Kafka had lost before they were read (fail_on_data_loss => false), as far as known; data_loss_at: when that was last noticed';
 COMMENT ON COLUMN kafka.stream_offset.topic_id IS 'which topic of that name it is, where librdkafka (2.3 or later) and the brokers tell';
 COMMENT ON COLUMN kafka.stream_offset.leader_epoch IS 'of the last message that was read, where librdkafka (2.1 or later) tells';
+COMMENT ON COLUMN kafka.stream_offset.state_rows IS 'by how many rows the batches noted here have made the stream''s state grow; their sum over the partitions is its size';
 COMMENT ON COLUMN kafka.stream_offset.batch_id IS 'the last batch that moved this position';
 
 CREATE TABLE kafka.dead_letter (
@@ -428,7 +430,8 @@ CREATE FUNCTION kafka.worker_batches(
         OUT input_rows_per_second float8, OUT processed_rows_per_second float8,
         OUT duration_ms jsonb, OUT start_offsets jsonb, OUT end_offsets jsonb,
         OUT offsets_behind_latest jsonb, OUT xid xid8, OUT watermark timestamptz, OUT late_rows bigint,
-        OUT lost_offsets bigint, OUT worker int)
+        OUT lost_offsets bigint, OUT worker int,
+        OUT state_rows bigint, OUT oldest_event timestamptz, OUT newest_event timestamptz)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'kafka_worker_batches' LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION kafka.worker_batches() IS 'recent micro-batches, from shared memory; see the view kafka.stream_progress';
@@ -534,8 +537,10 @@ CREATE VIEW kafka.stream_progress WITH (security_invoker = true) AS
 SELECT s.name AS stream, b.batch_id, b.started_at, b.num_input_rows, b.num_output_rows, b.input_bytes,
        b.input_rows_per_second, b.processed_rows_per_second, b.duration_ms,
        b.start_offsets, b.end_offsets, b.offsets_behind_latest, b.xid,
-       CASE WHEN b.watermark IS NOT NULL THEN pg_catalog.jsonb_build_object('watermark', b.watermark) END AS event_time,
-       b.late_rows, NULL::bigint AS state_rows, b.lost_offsets, b.worker
+       CASE WHEN b.watermark IS NOT NULL OR b.newest_event IS NOT NULL
+            THEN pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+                     'min', b.oldest_event, 'max', b.newest_event, 'watermark', b.watermark)) END AS event_time,
+       b.late_rows, b.state_rows, b.lost_offsets, b.worker
   FROM kafka.stream s
   JOIN kafka.worker_batches() b ON b.stream_id OPERATOR(pg_catalog.=) s.stream_id;
 COMMENT ON VIEW kafka.stream_progress IS 'recent micro-batches of each stream; kept in shared memory until the server restarts';

@@ -42,6 +42,10 @@ batch_notice_queue(const char *channel, const char *stream, const BatchProgress 
 	                 ", \"batch_id\": " INT64_FORMAT ", \"num_input_rows\": " INT64_FORMAT
 	                 ", \"num_output_rows\": " INT64_FORMAT,
 	                 progress->batch_id, progress->input_rows, progress->output_rows);
+	if (progress->state_rows >= 0)
+		appendStringInfo(&payload,
+		                 ", \"late_rows\": " INT64_FORMAT ", \"state_rows\": " INT64_FORMAT,
+		                 progress->late_rows, progress->state_rows);
 	without_offsets = payload.len;
 	append_offsets(&payload, "start_offsets", partitions, progress->partition_count, false);
 	append_offsets(&payload, "end_offsets", partitions, progress->partition_count, true);

@@ -61,7 +61,7 @@ static ErrorData *
 try_part(Sink *sink, SinkBatch *batch, const Rejects *rejects, const KafkaMessage *messages,
          int first, int last, int *suspect, TopicScanBatch *scan)
 {
-	SinkBatch part = {.batch_id = batch->batch_id, .is_part = true, .state_rows = -1};
+	SinkBatch part = {.batch_id = batch->batch_id, .is_part = true};
 	ErrorData *error;
 
 	memset(scan, 0, sizeof(*scan));

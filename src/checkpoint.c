@@ -88,7 +88,7 @@ checkpoint_load(const char *stream, const char *topic)
 	    " error_count, coalesce(last_offset, -1),"
 	    " CASE WHEN isfinite(last_message_at)"
 	    "   THEN (extract(epoch FROM last_message_at) * 1000)::bigint ELSE -1 END,"
-	    " coalesce(leader_epoch, -1), coalesce(high_watermark, -1), topic_id"
+	    " coalesce(leader_epoch, -1), coalesce(high_watermark, -1), topic_id, state_rows"
 	    " FROM kafka.stream_offset WHERE stream = $1 AND topic = $2 ORDER BY partition",
 	    2, types, values, NULL);
 	checkpoint->positions =
@@ -113,6 +113,7 @@ checkpoint_load(const char *stream, const char *topic)
 		checkpoint->error_count += DatumGetInt64(SPI_getbinval(row, descriptor, 6, &isnull));
 		position->leader_epoch = DatumGetInt32(SPI_getbinval(row, descriptor, 9, &isnull));
 		position->known_end = DatumGetInt64(SPI_getbinval(row, descriptor, 10, &isnull));
+		position->state_rows = DatumGetInt64(SPI_getbinval(row, descriptor, 12, &isnull));
 		id = SPI_getbinval(row, descriptor, 5, &isnull);
 		if (!isnull && checkpoint->cluster_id == NULL)
 			checkpoint->cluster_id =
@@ -256,6 +257,34 @@ checkpoint_error_count(const char *stream, const char *topic)
 	                     stream, topic));
 }
 
+/* Takes what the update of the checkpoint has returned: partition, rows of state. */
+static void
+read_state_rows(CheckpointMove *moves, int count)
+{
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple row = SPI_tuptable->vals[i];
+		TupleDesc descriptor = SPI_tuptable->tupdesc;
+		bool isnull;
+		int32 partition = DatumGetInt32(SPI_getbinval(row, descriptor, 1, &isnull));
+		int low = 0;
+		int high = count - 1;
+
+		/* the moves are in the order of partitions, the rows need not be */
+		while (low < high)
+		{
+			int middle = (low + high) / 2;
+
+			if (moves[middle].partition < partition)
+				low = middle + 1;
+			else
+				high = middle;
+		}
+		Assert(moves[low].partition == partition);
+		moves[low].state_rows = DatumGetInt64(SPI_getbinval(row, descriptor, 2, &isnull));
+	}
+}
+
 void
 checkpoint_set_identity(const char *stream, const char *topic, const char *cluster_id,
                         const char *topic_id)
@@ -348,27 +377,29 @@ checkpoint_remove_partitions(const char *stream, const char *topic, int remainin
 	catalog_execute(
 	    SPI_OK_UPDATE,
 	    "WITH removed AS (DELETE FROM kafka.stream_offset WHERE stream = $1 AND topic = $2"
-	    "   AND partition >= $3 RETURNING message_count, byte_count, error_count, lost_offsets)"
+	    "   AND partition >= $3 RETURNING message_count, byte_count, error_count, "
+	    "lost_offsets, state_rows)"
 	    " UPDATE kafka.stream_offset o SET message_count = o.message_count + r.messages,"
 	    " byte_count = o.byte_count + r.bytes, error_count = o.error_count + r.errors,"
-	    " lost_offsets = o.lost_offsets + r.lost"
+	    " lost_offsets = o.lost_offsets + r.lost, state_rows = o.state_rows + r.state_rows"
 	    " FROM (SELECT sum(message_count) AS messages, sum(byte_count) AS bytes,"
-	    "         sum(error_count) AS errors, sum(lost_offsets) AS lost FROM removed) r"
+	    "         sum(error_count) AS errors, sum(lost_offsets) AS lost,"
+	    "         sum(state_rows) AS state_rows FROM removed) r"
 	    " WHERE o.stream = $1 AND o.topic = $2 AND o.partition = 0 AND r.messages IS NOT NULL",
 	    3, types, values, NULL);
 	catalog_end(&access);
 }
 
 void
-checkpoint_advance(const char *stream, const char *topic, int64 batch_id,
-                   const CheckpointMove *moves, int count)
+checkpoint_advance(const char *stream, const char *topic, int64 batch_id, CheckpointMove *moves,
+                   int count)
 {
 	/* kept for the life of the session: this runs in every batch */
 	static SPIPlanPtr plan = NULL;
-	Oid types[13] = {TEXTOID,      TEXTOID,      INT8OID,      INT4ARRAYOID, INT8ARRAYOID,
+	Oid types[14] = {TEXTOID,      TEXTOID,      INT8OID,      INT4ARRAYOID, INT8ARRAYOID,
 	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
-	Datum values[13];
+	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
+	Datum values[14];
 	CatalogAccess access;
 	int result;
 
@@ -387,12 +418,14 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id,
 		    " message_count = o.message_count + n.messages,"
 		    " byte_count = o.byte_count + n.bytes,"
 		    " error_count = o.error_count + n.errors,"
+		    " state_rows = o.state_rows + n.state_rows_added,"
 		    " batch_id = $3"
-		    " FROM unnest($4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+		    " FROM unnest($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 		    "   AS n (partition, from_offset, to_offset, high_watermark, last_offset,"
-		    "         last_message_ms, messages, bytes, errors, leader_epoch)"
+		    "         last_message_ms, messages, bytes, errors, leader_epoch, state_rows_added)"
 		    " WHERE o.stream = $1 AND o.topic = $2 AND o.partition = n.partition"
-		    "   AND o.next_offset = n.from_offset",
+		    "   AND o.next_offset = n.from_offset"
+		    " RETURNING o.partition, o.state_rows",
 		    lengthof(types), types);
 
 		if (prepared == NULL)
@@ -415,11 +448,30 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id,
 	values[10] = FIELD_INT8(moves, count, CheckpointMove, bytes, false);
 	values[11] = FIELD_INT8(moves, count, CheckpointMove, errors, false);
 	values[12] = FIELD_INT8(moves, count, CheckpointMove, leader_epoch, true);
+	values[13] = FIELD_INT8(moves, count, CheckpointMove, state_rows_added, false);
 
 	result = SPI_execute_plan(plan, values, NULL, false, 0);
-	if (result != SPI_OK_UPDATE)
+	if (result != SPI_OK_UPDATE_RETURNING)
 		elog(ERROR, "could not move the checkpoint: %s", SPI_result_code_string(result));
 	if (SPI_processed != (uint64) count)
 		raise_overtaken(stream, count, SPI_processed);
+	read_state_rows(moves, count);
+	catalog_end(&access);
+}
+
+void
+checkpoint_add_state_rows(const char *stream, const char *topic, int32 partition,
+                          int64 state_rows_added)
+{
+	CatalogAccess access;
+	Oid types[4] = {TEXTOID, TEXTOID, INT4OID, INT8OID};
+	Datum values[4] = {CStringGetTextDatum(stream), CStringGetTextDatum(topic),
+	                   Int32GetDatum(partition), Int64GetDatum(state_rows_added)};
+
+	catalog_begin(&access);
+	catalog_execute(SPI_OK_UPDATE,
+	                "UPDATE kafka.stream_offset SET state_rows = state_rows + $4"
+	                " WHERE stream = $1 AND topic = $2 AND partition = $3",
+	                4, types, values, NULL);
 	catalog_end(&access);
 }

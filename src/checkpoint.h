@@ -21,6 +21,7 @@ typedef struct PartitionPosition
 	int32 leader_epoch;    /* its leader epoch; -1: not known */
 	char *topic_id;        /* of the topic that it is a position of; NULL: not known */
 	int64 known_end;       /* high watermark as of the last commit; -1: not known */
+	int64 state_rows;      /* by which its batches have made the state grow: add them all up */
 } PartitionPosition;
 
 /* Partitions are 0 .. count - 1 without gaps, as Kafka numbers them. */
@@ -46,6 +47,8 @@ typedef struct CheckpointMove
 	int64 messages;
 	int64 bytes;
 	int64 errors; /* messages skipped or made dead letters */
+	int64 state_rows_added;
+	int64 state_rows; /* out: of the partition, afterwards */
 } CheckpointMove;
 
 /* Over what is lost: see data_loss.h. */
@@ -102,9 +105,14 @@ extern int64 checkpoint_error_count(const char *stream, const char *topic);
 /*
  * Moves positions in the current transaction, all or none: compare-and-set.
  * Raises ERRCODE_T_R_SERIALIZATION_FAILURE when a stored position isn't the expected one: another
- * worker, a reset or a restored backup was faster.
+ * worker, a reset or a restored backup was faster.  Moves are in the order of partitions; their
+ * state_rows are set.
  */
 extern void checkpoint_advance(const char *stream, const char *topic, int64 batch_id,
-                               const CheckpointMove *moves, int count);
+                               CheckpointMove *moves, int count);
+
+/* Notes that a message which had been rejected has made the state grow later. */
+extern void checkpoint_add_state_rows(const char *stream, const char *topic, int32 partition,
+                                      int64 state_rows_added);
 
 #endif /* CHECKPOINT_H */

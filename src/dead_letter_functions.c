@@ -10,6 +10,7 @@
 
 #include "careful_write.h"
 #include "catalog.h"
+#include "checkpoint.h"
 #include "error_class.h"
 #include "funcapi.h"
 #include "micro_batch.h"
@@ -161,12 +162,15 @@ load_dead_letters(DeadLetterChoice *choice, const char *topic, int *count)
 
 /* Writes one message; NULL, or the error that its message made. */
 static ErrorData *
-write_one(Sink *sink, Oid topic_table, const KafkaMessage *message)
+write_one(Sink *sink, const char *stream, const char *topic, Oid topic_table,
+          const KafkaMessage *message)
 {
 	TopicScanBatch scan = {.topic_table = topic_table, .messages = message, .count = 1};
-	SinkBatch batch = {.messages = &scan, .is_part = true, .state_rows = -1};
+	SinkBatch batch = {.messages = &scan, .is_part = true};
 	ErrorData *error = write_in_subtransaction(sink, &batch);
 
+	if (error == NULL && batch.state_rows_added != 0)
+		checkpoint_add_state_rows(stream, topic, message->partition, batch.state_rows_added);
 	if (error != NULL && classify_error(error) != ERROR_OF_MESSAGE)
 		ReThrowError(error);
 	return error;
@@ -241,7 +245,7 @@ kafka_retry_dead_letters(PG_FUNCTION_ARGS)
 		ErrorData *error;
 
 		CHECK_FOR_INTERRUPTS();
-		error = write_one(sink, topic_table, &messages[i]);
+		error = write_one(sink, stream->name, topic, topic_table, &messages[i]);
 		settle_dead_letter(stream->name, topic, &messages[i], error);
 		if (error == NULL)
 			succeeded++;

@@ -483,17 +483,18 @@ watermark_statement(const Stream *stream, Oid topic_table)
 
 	(void) event_time_column(topic_table, stream->watermark_column);
 	return psprintf(
-	    "SELECT max(t.%s) FROM %s t WHERE isfinite(t.%s)", column,
+	    "SELECT min(t.%s), max(t.%s) FROM %s t WHERE isfinite(t.%s)", column, column,
 	    quote_qualified_identifier(get_namespace_name(get_rel_namespace(topic_table)),
 	                               get_rel_name(topic_table)),
 	    column);
 }
 
 void
-watermark_advance(StreamWatermark *watermark, SPIPlanPtr plan, const Interval *delay)
+watermark_advance(StreamWatermark *watermark, SPIPlanPtr plan, const Interval *delay,
+                  TimestampTz *oldest, TimestampTz *newest)
 {
 	Datum values[2] = {(Datum) 0, (Datum) 0};
-	TimestampTz newest;
+	bool isnull;
 	TimestampTz candidate;
 	int result;
 
@@ -504,12 +505,17 @@ watermark_advance(StreamWatermark *watermark, SPIPlanPtr plan, const Interval *d
 	if (result != SPI_OK_SELECT)
 		elog(ERROR, "could not read the batch's event times: %s",
 		     SPI_result_code_string(result));
-	newest = timestamp_or_none(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	(void) SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+	{
+		*oldest = timestamp_or_none(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		*newest = timestamp_or_none(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+	}
 	SPI_freetuptable(SPI_tuptable);
-	if (newest <= watermark->max_event_time)
+	if (isnull || *newest <= watermark->max_event_time)
 		return;
-	watermark->max_event_time = newest;
+	watermark->max_event_time = *newest;
 	candidate = DatumGetTimestampTz(DirectFunctionCall2(
-	    timestamptz_mi_interval, TimestampTzGetDatum(newest), IntervalPGetDatum(delay)));
+	    timestamptz_mi_interval, TimestampTzGetDatum(*newest), IntervalPGetDatum(delay)));
 	watermark->watermark = Max(watermark->watermark, candidate);
 }

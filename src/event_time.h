@@ -68,14 +68,15 @@ extern StreamWatermark watermark_load(const char *stream);
 extern void watermark_store(const char *stream, const StreamWatermark *watermark);
 extern void watermark_delete(const char *stream);
 
-/* The statement, with two parameters that don't matter, that finds the newest event time of a batch. */
+/* The statement, with two parameters that don't matter, that finds the oldest and newest event time of a batch. */
 extern char *watermark_statement(const Stream *stream, Oid topic_table);
 
 /*
  * Moves a watermark on over the batch that is set for the topic scan, by the plan of that
- * statement; NULL: without data.  What was valid becomes the previous one.  SPI is connected.
+ * statement; NULL: without data.  What was valid becomes the previous one.  *oldest and *newest are
+ * set to the event times of the batch, if it has any.  SPI is connected.
  */
 extern void watermark_advance(StreamWatermark *watermark, SPIPlanPtr plan,
-                              const Interval *delay);
+                              const Interval *delay, TimestampTz *oldest, TimestampTz *newest);
 
 #endif /* EVENT_TIME_H */

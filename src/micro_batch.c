@@ -153,6 +153,19 @@ describe_moves(BatchProgress *progress, const CheckpointMove *moves, int count)
 	return partitions;
 }
 
+/* The rows of the stream's state, once these moves are committed. */
+static int64
+count_state_rows(const Checkpoint *checkpoint, const CheckpointMove *moves, int count)
+{
+	int64 rows = 0;
+
+	for (int i = 0; i < checkpoint->count; i++)
+		rows += checkpoint->positions[i].state_rows;
+	for (int i = 0; i < count; i++)
+		rows += moves[i].state_rows - checkpoint->positions[moves[i].partition].state_rows;
+	return rows;
+}
+
 /* After COMMIT: the memory's copy of the checkpoint, and the status. */
 static void
 report_batch(StreamRun *run, const BatchProgress *progress, const BatchPartition *partitions,
@@ -163,6 +176,7 @@ report_batch(StreamRun *run, const BatchProgress *progress, const BatchPartition
 		const CheckpointMove *move = &moves[i];
 
 		run->reader->checkpoint->positions[move->partition].next_offset = move->to_offset;
+		run->reader->checkpoint->positions[move->partition].state_rows = move->state_rows;
 		progress_set_partition(move->partition, move->to_offset, -1, move->high_watermark,
 		                       move->last_message_ms);
 	}
@@ -279,7 +293,7 @@ static int
 write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 {
 	BatchProgress progress = {0};
-	SinkBatch batch = {.messages = scan, .state_rows = -1};
+	SinkBatch batch = {.messages = scan};
 	CheckpointMove *moves;
 	BatchPartition *partitions;
 	int move_count;
@@ -309,6 +323,8 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 		progress.output_rows = batch.output_rows;
 		progress.late_rows = batch.late_rows;
 		progress.watermark = batch.watermark;
+		progress.oldest_event = batch.oldest;
+		progress.newest_event = batch.newest;
 		progress.decode_us = scan->decode_us;
 	}
 
@@ -320,10 +336,14 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 
 	if (!within_error_budget(run, first, last))
 		return -1;
+	store_dead_letters(run, first, last);
+	if (move_count > 0)
+		moves[0].state_rows_added = batch.state_rows_added;
+	checkpoint_advance(run->stream->name, run->topic, progress.batch_id, moves, move_count);
+	progress.state_rows =
+	    batch.keeps_state ? count_state_rows(run->reader->checkpoint, moves, move_count) : -1;
 	if (run->stream->notify != NULL)
 		batch_notice_queue(run->stream->notify, run->stream->name, &progress, partitions);
-	store_dead_letters(run, first, last);
-	checkpoint_advance(run->stream->name, run->topic, progress.batch_id, moves, move_count);
 	progress.xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	INSTR_TIME_SET_CURRENT(executed);
 

@@ -68,12 +68,15 @@ typedef struct BatchProgress
 	int64 input_rows;
 	int64 input_bytes;
 	int64 output_rows;
-	int64 late_rows;       /* dropped because they are behind the watermark */
-	int64 lost_offsets;    /* that Kafka no longer had: the "batch" moves over them */
-	TimestampTz watermark; /* after the batch; 0: none */
-	int64 wait_us;         /* since the end of the last batch */
-	int64 execute_us;      /* decode, query and sink: one pipeline */
-	int64 decode_us;       /* the part of execute_us spent decoding, sampled; -1: not known */
+	int64 late_rows;          /* dropped because they are behind the watermark */
+	int64 lost_offsets;       /* that Kafka no longer had: the "batch" moves over them */
+	int64 state_rows;         /* of the stream's state, after the batch; -1: it has none */
+	TimestampTz watermark;    /* after the batch; 0: none */
+	TimestampTz oldest_event; /* of the batch's rows; 0: none */
+	TimestampTz newest_event;
+	int64 wait_us;    /* since the end of the last batch */
+	int64 execute_us; /* decode, query and sink: one pipeline */
+	int64 decode_us;  /* the part of execute_us spent decoding, sampled; -1: not known */
 	int64 commit_us;
 	uint64 xid; /* full transaction id of the commit */
 	int partition_count;

@@ -28,7 +28,7 @@
 
 #define STATUS_COLUMNS    14
 #define PARTITION_COLUMNS 5
-#define BATCH_COLUMNS     17
+#define BATCH_COLUMNS     20
 
 PG_FUNCTION_INFO_V1(kafka_worker_status);
 PG_FUNCTION_INFO_V1(kafka_worker_partitions);
@@ -312,6 +312,10 @@ kafka_worker_batches(PG_FUNCTION_ARGS)
 			values[14] = Int64GetDatum(batch.late_rows);
 			values[15] = Int64GetDatum(batch.lost_offsets);
 			values[16] = Int32GetDatum(slot.worker);
+			values[17] = Int64GetDatum(batch.state_rows);
+			nulls[17] = batch.state_rows < 0;
+			set_timestamp(&values[18], &nulls[18], batch.oldest_event);
+			set_timestamp(&values[19], &nulls[19], batch.newest_event);
 			tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 			previous_start = batch.started_at;
 			MemoryContextSwitchTo(old_context);

@@ -27,7 +27,10 @@ typedef struct SinkBatch
 	int64 output_rows;        /* out: rows written or deleted */
 	TimestampTz watermark;    /* out: valid from the next batch on; 0: the stream has none */
 	int64 late_rows;          /* out: rows dropped because they are behind the watermark */
-	int64 state_rows;         /* out: rows of state after the batch; -1: not counted */
+	TimestampTz oldest;       /* out: event times of the batch's rows; 0: none */
+	TimestampTz newest;
+	bool keeps_state;       /* out: the stream has a table of state, which ... */
+	int64 state_rows_added; /* out: ... has so many rows more (less) */
 } SinkBatch;
 
 typedef struct Sink Sink;

@@ -205,7 +205,7 @@ append_session_merge(StringInfo sql, const Stream *stream, const StreamAggregate
 	for (int i = 1; i <= session; i++)
 		appendStringInfo(sql, "%s%d", i > 1 ? ", " : "", i);
 	appendStringInfo(sql,
-	                 " RETURNING s.*), late AS (SELECT count(*) AS rows FROM arrived r WHERE "
+	                 " RETURNING 1), late AS (SELECT count(*) AS rows FROM arrived r WHERE "
 	                 "NOT (%s))",
 	                 in_time);
 }

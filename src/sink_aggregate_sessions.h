@@ -20,4 +20,8 @@
 extern void append_session_merge(StringInfo sql, const Stream *stream,
                                  const StreamAggregate *aggregate);
 
+/* By how many rows they make the state grow, as an expression below that WITH. */
+#define SESSION_STATE_ROWS_ADDED                                                               \
+	"(SELECT count(*) FROM merged) - (SELECT count(*) FROM touched)"
+
 #endif /* SINK_AGGREGATE_SESSIONS_H */

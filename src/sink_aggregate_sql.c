@@ -39,6 +39,12 @@
 /* nullable key columns of which all combinations get a sub-select of their own, for the index */
 #define MAX_NULLABLE_KEYS 4
 
+/*
+ * True, once all is deleted that is to be: what is inserted by the same statement may
+ * take its place in a unique index.
+ */
+#define AFTER_REMOVAL "(SELECT count(*) >= 0 FROM removed)"
+
 /* An output column, and where it goes. */
 typedef struct TargetColumn
 {
@@ -443,7 +449,8 @@ append_merge(StringInfo sql, const Stream *stream, const StreamAggregate *aggreg
 		    quote_literal_cstr(format_procedure_qualified(group_aggregate->call->aggfnoid)),
 		    number, number);
 	}
-	appendStringInfo(sql, " RETURNING s.*), late AS (SELECT ");
+	/* of the rows that are there now, those that were not locked before to be updated are new */
+	appendStringInfo(sql, " RETURNING s.*, s.xmax = 0 AS is_new), late AS (SELECT ");
 	if (aggregate->window.kind == WINDOW_NONE)
 		appendStringInfoString(sql, "0 AS rows)");
 	else
@@ -481,12 +488,15 @@ append_changed_groups(StringInfo sql, const StreamAggregate *aggregate, const Ta
 	}
 	appendStringInfo(sql,
 	                 ", written AS (INSERT INTO %s AS t (%s) SELECT %s FROM result r WHERE "
-	                 "r.keep ORDER BY %s %s RETURNING 1)",
+	                 "r.keep%s ORDER BY %s %s RETURNING 1)",
 	                 target->name, target_columns(target, "", false),
-	                 result_columns(target, "r.", false), key_order(target),
+	                 result_columns(target, "r.", false),
+	                 having != NULL ? " AND " AFTER_REMOVAL : "", key_order(target),
 	                 on_key_conflict(target));
 	appendStringInfo(
-	    sql, " SELECT (SELECT count(*) FROM written)%s, (SELECT rows FROM late)::bigint",
+	    sql,
+	    " SELECT (SELECT count(*) FROM written)%s, (SELECT rows FROM late)::bigint, "
+	    "(SELECT count(*) FROM merged WHERE is_new)",
 	    having != NULL ? " + (SELECT count(*) FROM removed)" : "");
 }
 
@@ -517,8 +527,9 @@ difference_statement(const Stream *stream, const StreamAggregate *aggregate,
 		    "WHERE %s) RETURNING 1)",
 		    target->name, match);
 		appendStringInfo(&sql,
-		                 ", written AS (INSERT INTO %s AS t (%s) SELECT %s FROM result r WHERE "
-		                 "NOT EXISTS (SELECT FROM %s t WHERE %s AND ROW(%s)::record *= "
+		                 ", written AS (INSERT INTO %s AS t (%s) SELECT %s FROM result r "
+		                 "WHERE " AFTER_REMOVAL
+		                 " AND NOT EXISTS (SELECT FROM %s t WHERE %s AND ROW(%s)::record *= "
 		                 "ROW(%s)::record) ORDER BY %s %s RETURNING 1)",
 		                 target->name, columns, result, target->name, match, existing, result,
 		                 key_order(target), on_key_conflict(target));
@@ -541,15 +552,16 @@ difference_statement(const Stream *stream, const StreamAggregate *aggregate,
 		    "AND t.tableoid = e.relation AND NOT EXISTS (SELECT FROM result r WHERE "
 		    "r.image = e.image AND r.copy = e.copy) RETURNING 1)",
 		    target->name);
-		appendStringInfo(&sql,
-		                 ", written AS (INSERT INTO %s (%s) SELECT %s FROM result r WHERE NOT "
-		                 "EXISTS (SELECT FROM existing e WHERE e.image = r.image AND e.copy = "
-		                 "r.copy) ORDER BY r.image RETURNING 1)",
-		                 target->name, columns, result);
+		appendStringInfo(
+		    &sql,
+		    ", written AS (INSERT INTO %s (%s) SELECT %s FROM result r WHERE " AFTER_REMOVAL
+		    " AND NOT EXISTS (SELECT FROM existing e WHERE e.image = r.image AND e.copy = "
+		    "r.copy) ORDER BY r.image RETURNING 1)",
+		    target->name, columns, result);
 	}
 	appendStringInfoString(&sql,
 	                       " SELECT (SELECT count(*) FROM written) + (SELECT count(*) FROM "
-	                       "removed), 0::bigint");
+	                       "removed), 0::bigint, 0::bigint");
 	return sql.data;
 }
 
@@ -570,13 +582,14 @@ append_statement(const Stream *stream, const StreamAggregate *aggregate, const T
 {
 	char *having = stream_aggregate_having(aggregate, state_table);
 
-	return psprintf("WITH %s, written AS (INSERT INTO %s (%s) SELECT %s FROM closed s%s%s "
-	                "ORDER BY %s%s RETURNING 1) SELECT count(*), 0::bigint FROM written",
-	                closed_groups(stream, aggregate), target->name,
-	                target_columns(target, "", false), result_list(target),
-	                having != NULL ? " WHERE " : "", having != NULL ? having : "",
-	                numbered("s.k", list_length(aggregate->keys)),
-	                stream->ignore_conflicts ? " ON CONFLICT DO NOTHING" : "");
+	return psprintf(
+	    "WITH %s, written AS (INSERT INTO %s (%s) SELECT %s FROM closed s%s%s "
+	    "ORDER BY %s%s RETURNING 1) SELECT (SELECT count(*) FROM written), 0::bigint, "
+	    "- (SELECT count(*) FROM closed)",
+	    closed_groups(stream, aggregate), target->name, target_columns(target, "", false),
+	    result_list(target), having != NULL ? " WHERE " : "", having != NULL ? having : "",
+	    numbered("s.k", list_length(aggregate->keys)),
+	    stream->ignore_conflicts ? " ON CONFLICT DO NOTHING" : "");
 }
 
 SinkStatements *
@@ -595,7 +608,10 @@ aggregate_statements(const Stream *stream, const StreamAggregate *aggregate, Oid
 	if (stream->mode == MODE_UPDATE && aggregate->keys != NIL)
 		append_changed_groups(&merge, aggregate, &target, state_table);
 	else
-		appendStringInfoString(&merge, " SELECT 0::bigint, (SELECT rows FROM late)::bigint");
+		appendStringInfo(&merge, " SELECT 0::bigint, (SELECT rows FROM late)::bigint, %s",
+		                 aggregate->window.kind == WINDOW_SESSION
+		                     ? SESSION_STATE_ROWS_ADDED
+		                     : "(SELECT count(*) FROM merged WHERE is_new)");
 	statements->merge = merge.data;
 
 	if (stream->mode == MODE_APPEND)
@@ -604,7 +620,8 @@ aggregate_statements(const Stream *stream, const StreamAggregate *aggregate, Oid
 		statements->write = difference_statement(stream, aggregate, &target, state_table);
 	else if (aggregate->window.kind != WINDOW_NONE)
 		statements->forget =
-		    psprintf("WITH %s SELECT 0::bigint, 0::bigint", closed_groups(stream, aggregate));
+		    psprintf("WITH %s SELECT 0::bigint, 0::bigint, - (SELECT count(*) FROM closed)",
+		             closed_groups(stream, aggregate));
 	relation_close(target.relation, NoLock);
 	return statements;
 }

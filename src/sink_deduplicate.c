@@ -161,7 +161,7 @@ merge_statement(const Stream *stream, Relation source, AttrNumber event_time)
 	                 stream->ignore_conflicts ? " ON CONFLICT DO NOTHING" : "");
 	appendStringInfo(&sql,
 	                 "SELECT (SELECT count(*) FROM written), (SELECT count(*) FROM batch b "
-	                 "WHERE (b.c%d > $1) IS NOT TRUE)",
+	                 "WHERE (b.c%d > $1) IS NOT TRUE), (SELECT count(*) FROM fresh)",
 	                 event_time);
 	return sql.data;
 }
@@ -184,9 +184,10 @@ deduplicate_sink_create(const Stream *stream, Oid topic_table)
 		    "How long the key of a row is remembered depends on its event time.",
 		    "Select the column as it is, under any name that the target has.");
 	statements.merge = merge_statement(stream, source, event_time);
-	statements.forget = psprintf("WITH gone AS (DELETE FROM %s s WHERE s.expires <= $2) "
-	                             "SELECT 0::bigint, 0::bigint",
-	                             stream_state_name(stream));
+	statements.forget =
+	    psprintf("WITH gone AS (DELETE FROM %s s WHERE s.expires <= $2 RETURNING 1) "
+	             "SELECT 0::bigint, 0::bigint, - (SELECT count(*) FROM gone)",
+	             stream_state_name(stream));
 	relation_close(source, NoLock);
 	return statement_sink_create(stream, topic_table, &statements, true);
 }

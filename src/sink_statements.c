@@ -130,13 +130,22 @@ check_privileges(StatementSink *sink)
 	list_free(plans);
 }
 
-/* Runs one of the statements, and adds its two numbers to the batch's. */
+/* A number of the row that a statement has returned. */
+static int64
+result_number(int column)
+{
+	bool isnull;
+
+	return DatumGetInt64(
+	    SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull));
+}
+
+/* Runs one of the statements, and adds its numbers to the batch's. */
 static void
 run(SPIPlanPtr plan, const StreamWatermark *watermark, SinkBatch *batch)
 {
 	Datum values[2] = {TimestampTzGetDatum(watermark->previous),
 	                   TimestampTzGetDatum(watermark->watermark)};
-	bool isnull;
 	int result;
 
 	if (plan == NULL)
@@ -144,10 +153,9 @@ run(SPIPlanPtr plan, const StreamWatermark *watermark, SinkBatch *batch)
 	result = SPI_execute_plan(plan, values, NULL, false, 0);
 	if (result != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "could not write the batch: %s", SPI_result_code_string(result));
-	batch->output_rows +=
-	    DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	batch->late_rows +=
-	    DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	batch->output_rows += result_number(1);
+	batch->late_rows += result_number(2);
+	batch->state_rows_added += result_number(3);
 	SPI_freetuptable(SPI_tuptable);
 }
 
@@ -175,6 +183,7 @@ statement_sink_write(Sink *self, SinkBatch *batch)
 
 	if (sink->newest != NULL)
 		watermark = watermark_load(sink->stream->name);
+	batch->keeps_state = true;
 	SPI_connect();
 	check_privileges(sink);
 	topic_scan_set_batch(batch->messages);
@@ -186,7 +195,7 @@ statement_sink_write(Sink *self, SinkBatch *batch)
 	{
 		watermark.late_rows += batch->late_rows;
 		watermark_advance(&watermark, has_data ? sink->newest : NULL,
-		                  sink->stream->watermark_delay);
+		                  sink->stream->watermark_delay, &batch->oldest, &batch->newest);
 		if (!sink->waits_for_watermark)
 			watermark.previous = watermark.watermark;
 	}

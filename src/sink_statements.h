@@ -11,8 +11,8 @@
 #include "sink.h"
 
 /*
- * Each returns one row of two bigints, the rows written to the target and the input rows
- * that were too late, and has the parameters $1, the watermark by which rows are late,
+ * Each returns one row of three bigints: the rows written to the target, the input rows
+ * that were too late, and by how many rows the state has grown.  It has the parameters $1, the watermark by which rows are late,
  * and $2, the one by which windows are closed (timestamptz; -infinity: none).
  * NULL: nothing to be done.
  */

@@ -156,6 +156,7 @@ pass_loss(StreamRun *run, const CheckpointJump *jumps, int count)
 	BatchProgress progress = {.started_at = GetCurrentTimestamp(),
 	                          .batch_id = micro_batch_next_id(run),
 	                          .decode_us = -1,
+	                          .state_rows = -1,
 	                          .partition_count = count};
 	BatchPartition *partitions = palloc(sizeof(BatchPartition) * count);
 

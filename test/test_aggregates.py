@@ -301,3 +301,19 @@ def test_unusual_queries(db, topic, query):
     for first in (1, 101):
         produce(topic, orders(100, first))
         check(db, query)
+
+
+@pytest.mark.parametrize("mode, query, target", [
+    ("update", "SELECT 1 AS id, count(*) AS n FROM topic", "CREATE TABLE target (id int PRIMARY KEY, n bigint)"),
+    ("complete", "SELECT 1 AS id, count(*) AS n FROM topic", "CREATE TABLE target (id int PRIMARY KEY, n bigint)"),
+    # what is unique is another column than what is grouped by
+    ("complete", "SELECT customer, max(amount) AS n FROM topic GROUP BY customer ORDER BY max(amount) DESC, customer LIMIT 1",
+     "CREATE TABLE target (customer text, n numeric, only_one bool DEFAULT true PRIMARY KEY)"),
+    ("complete", "SELECT customer, max(amount) AS n FROM topic GROUP BY customer ORDER BY max(amount) DESC, customer LIMIT 1",
+     "CREATE TABLE target (customer text PRIMARY KEY, n numeric, only_one bool DEFAULT true UNIQUE)")])
+def test_rows_take_each_others_place_in_a_unique_index(db, topic, mode, query, target):
+    prepare(db, topic, query, target, mode)
+    for first in range(1, 300, 30):
+        produce(topic, orders(30, first))
+        db.process_all_available()
+        assert len(db.run("SELECT * FROM target")) == 1
