@@ -253,21 +253,29 @@ COMMENT ON FUNCTION kafka.stop_stream(text) IS
 
 CREATE FUNCTION kafka.alter_stream(
         name text,
+        query text DEFAULT NULL,
+        target regclass DEFAULT NULL,
         max_offsets_per_trigger bigint DEFAULT NULL,
         trigger text DEFAULT NULL,
         trigger_interval interval DEFAULT NULL,
         on_conflict text DEFAULT NULL,
         on_error text DEFAULT NULL,
-        query text DEFAULT NULL,
-        target regclass DEFAULT NULL,
         max_errors bigint DEFAULT NULL,
         max_errors_per_batch bigint DEFAULT NULL,
         fail_on_data_loss boolean DEFAULT NULL,
+        key_columns text[] DEFAULT NULL,
+        on_tombstone text DEFAULT NULL,
+        version_column text DEFAULT NULL,
+        watermark_column text DEFAULT NULL,
+        watermark_delay interval DEFAULT NULL,
+        deduplicate_by text[] DEFAULT NULL,
+        foreach_batch regprocedure DEFAULT NULL,
+        notify text DEFAULT NULL,
         workers int DEFAULT NULL)
     RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_alter_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
-COMMENT ON FUNCTION kafka.alter_stream(text, bigint, text, interval, text, text, text, regclass, bigint, bigint, boolean, int) IS
-    'changes a stream''s settings, keeping its checkpoint; arguments left out stay as they are; 0 removes a limit';
+COMMENT ON FUNCTION kafka.alter_stream(text, text, regclass, bigint, text, interval, text, text, bigint, bigint, boolean, text[], text, text, text, interval, text[], regprocedure, text, int) IS
+    'changes a stream''s settings, keeping its checkpoint and its state; arguments left out stay as they are; 0, an empty text and an empty array remove one';
 
 CREATE FUNCTION kafka.alter_stream_owner(name text, owner regrole) RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_alter_stream_owner' LANGUAGE C VOLATILE CALLED ON NULL INPUT;

@@ -94,6 +94,8 @@ sink_alter_objects(const Stream *stream)
 	/* a state that has something in it stays; sink_create() says whether it will do */
 	if (!stream_state_is_empty(stream))
 	{
+		if (stream->foreach_batch != NULL)
+			stream_state_refuse(stream, "A procedure of foreach_batch keeps none.");
 		if (!has_groups(stream) && stream->deduplicate_by == NIL)
 			stream_state_refuse(stream, "The query does not aggregate any more.");
 		return;
