@@ -100,3 +100,25 @@ catalog_execute(int expected, const char *sql, int nargs, Oid *types, Datum *val
 		elog(ERROR, "unexpected result %s of \"%s\"", SPI_result_code_string(result), sql);
 	return SPI_processed;
 }
+
+uint64
+catalog_execute_kept(SPIPlanPtr *plan, int expected, const char *sql, int nargs, Oid *types,
+                     Datum *values, const char *nulls)
+{
+	int result;
+
+	if (*plan == NULL)
+	{
+		SPIPlanPtr prepared = SPI_prepare(sql, nargs, types);
+
+		if (prepared == NULL)
+			elog(ERROR, "could not prepare \"%s\": %s", sql,
+			     SPI_result_code_string(SPI_result));
+		SPI_keepplan(prepared);
+		*plan = prepared;
+	}
+	result = SPI_execute_plan(*plan, values, nulls, false, 0);
+	if (result != expected)
+		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
+	return SPI_processed;
+}

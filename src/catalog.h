@@ -41,4 +41,11 @@ extern void catalog_end(CatalogAccess *access);
 extern uint64 catalog_execute(int expected, const char *sql, int nargs, Oid *types,
                               Datum *values, const char *nulls);
 
+/*
+ * The same for what runs in every batch: the statement is prepared once, and kept in *plan,
+ * a static variable, for the life of the session.
+ */
+extern uint64 catalog_execute_kept(SPIPlanPtr *plan, int expected, const char *sql, int nargs,
+                                   Oid *types, Datum *values, const char *nulls);
+
 #endif /* KAFKA_CATALOG_H */

@@ -401,40 +401,9 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id, Checkp
 	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
 	Datum values[14];
 	CatalogAccess access;
-	int result;
+	uint64 moved;
 
 	catalog_begin(&access);
-	if (plan == NULL)
-	{
-		SPIPlanPtr prepared = SPI_prepare(
-		    "UPDATE kafka.stream_offset o SET next_offset = n.to_offset,"
-		    " high_watermark = coalesce(n.high_watermark, o.high_watermark),"
-		    " last_offset = coalesce(n.last_offset, o.last_offset),"
-		    " last_message_at = CASE WHEN n.last_offset IS NULL THEN o.last_message_at"
-		    "   WHEN n.last_message_ms > 9224318015999999 THEN 'infinity'"
-		    "   ELSE to_timestamp(0) + n.last_message_ms * interval '1 millisecond' END,"
-		    " leader_epoch = CASE WHEN n.last_offset IS NULL THEN o.leader_epoch"
-		    "   ELSE n.leader_epoch END,"
-		    " message_count = o.message_count + n.messages,"
-		    " byte_count = o.byte_count + n.bytes,"
-		    " error_count = o.error_count + n.errors,"
-		    " state_rows = o.state_rows + n.state_rows_added,"
-		    " batch_id = $3"
-		    " FROM unnest($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
-		    "   AS n (partition, from_offset, to_offset, high_watermark, last_offset,"
-		    "         last_message_ms, messages, bytes, errors, leader_epoch, state_rows_added)"
-		    " WHERE o.stream = $1 AND o.topic = $2 AND o.partition = n.partition"
-		    "   AND o.next_offset = n.from_offset"
-		    " RETURNING o.partition, o.state_rows",
-		    lengthof(types), types);
-
-		if (prepared == NULL)
-			elog(ERROR, "could not prepare the checkpoint's update: %s",
-			     SPI_result_code_string(SPI_result));
-		SPI_keepplan(prepared);
-		plan = prepared;
-	}
-
 	values[0] = CStringGetTextDatum(stream);
 	values[1] = CStringGetTextDatum(topic);
 	values[2] = Int64GetDatum(batch_id);
@@ -450,11 +419,30 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id, Checkp
 	values[12] = FIELD_INT8(moves, count, CheckpointMove, leader_epoch, true);
 	values[13] = FIELD_INT8(moves, count, CheckpointMove, state_rows_added, false);
 
-	result = SPI_execute_plan(plan, values, NULL, false, 0);
-	if (result != SPI_OK_UPDATE_RETURNING)
-		elog(ERROR, "could not move the checkpoint: %s", SPI_result_code_string(result));
-	if (SPI_processed != (uint64) count)
-		raise_overtaken(stream, count, SPI_processed);
+	moved = catalog_execute_kept(
+	    &plan, SPI_OK_UPDATE_RETURNING,
+	    "UPDATE kafka.stream_offset o SET next_offset = n.to_offset,"
+	    " high_watermark = coalesce(n.high_watermark, o.high_watermark),"
+	    " last_offset = coalesce(n.last_offset, o.last_offset),"
+	    " last_message_at = CASE WHEN n.last_offset IS NULL THEN o.last_message_at"
+	    "   WHEN n.last_message_ms > 9224318015999999 THEN 'infinity'"
+	    "   ELSE to_timestamp(0) + n.last_message_ms * interval '1 millisecond' END,"
+	    " leader_epoch = CASE WHEN n.last_offset IS NULL THEN o.leader_epoch"
+	    "   ELSE n.leader_epoch END,"
+	    " message_count = o.message_count + n.messages,"
+	    " byte_count = o.byte_count + n.bytes,"
+	    " error_count = o.error_count + n.errors,"
+	    " state_rows = o.state_rows + n.state_rows_added,"
+	    " batch_id = $3"
+	    " FROM unnest($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+	    "   AS n (partition, from_offset, to_offset, high_watermark, last_offset,"
+	    "         last_message_ms, messages, bytes, errors, leader_epoch, state_rows_added)"
+	    " WHERE o.stream = $1 AND o.topic = $2 AND o.partition = n.partition"
+	    "   AND o.next_offset = n.from_offset"
+	    " RETURNING o.partition, o.state_rows",
+	    lengthof(types), types, values, NULL);
+	if (moved != (uint64) count)
+		raise_overtaken(stream, count, moved);
 	read_state_rows(moves, count);
 	catalog_end(&access);
 }

@@ -60,33 +60,8 @@ dead_letter_store(const char *stream, const char *topic, const KafkaMessage *mes
 	Datum values[13] = {0};
 	char nulls[14] = "             ";
 	CatalogAccess access;
-	int result;
 
 	catalog_begin(&access);
-	if (plan == NULL)
-	{
-		SPIPlanPtr prepared = SPI_prepare(
-		    "INSERT INTO kafka.dead_letter AS d (stream, topic, partition, \"offset\","
-		    " \"timestamp\", key, value, headers, error_sqlstate, error_message, error_detail,"
-		    " timestamp_type)"
-		    " VALUES ($1, $2, $3, $4, $5, $6, $7,"
-		    " (SELECT coalesce(array_agg(ROW(encode(h.name, 'escape'), h.value)::kafka.header"
-		    "   ORDER BY h.position), '{}')"
-		    "  FROM unnest($8, $9) WITH ORDINALITY AS h (name, value, position)),"
-		    " $10, $11, $12, $13)"
-		    " ON CONFLICT (stream, topic, partition, \"offset\") DO UPDATE SET"
-		    " error_sqlstate = excluded.error_sqlstate, error_message = excluded.error_message,"
-		    " error_detail = excluded.error_detail, attempts = d.attempts + 1,"
-		    " last_attempt = now()",
-		    lengthof(types), types);
-
-		if (prepared == NULL)
-			elog(ERROR, "could not prepare the insertion of a dead letter: %s",
-			     SPI_result_code_string(SPI_result));
-		SPI_keepplan(prepared);
-		plan = prepared;
-	}
-
 	values[0] = CStringGetTextDatum(stream);
 	values[1] = CStringGetTextDatum(topic);
 	values[2] = Int32GetDatum(message->partition);
@@ -117,8 +92,20 @@ dead_letter_store(const char *stream, const char *topic, const KafkaMessage *mes
 		                                     ? "create_time"
 		                                     : "log_append_time");
 
-	result = SPI_execute_plan(plan, values, nulls, false, 0);
-	if (result != SPI_OK_INSERT)
-		elog(ERROR, "could not store a dead letter: %s", SPI_result_code_string(result));
+	(void) catalog_execute_kept(
+	    &plan, SPI_OK_INSERT,
+	    "INSERT INTO kafka.dead_letter AS d (stream, topic, partition, \"offset\","
+	    " \"timestamp\", key, value, headers, error_sqlstate, error_message, error_detail,"
+	    " timestamp_type)"
+	    " VALUES ($1, $2, $3, $4, $5, $6, $7,"
+	    " (SELECT coalesce(array_agg(ROW(encode(h.name, 'escape'), h.value)::kafka.header"
+	    "   ORDER BY h.position), '{}')"
+	    "  FROM unnest($8, $9) WITH ORDINALITY AS h (name, value, position)),"
+	    " $10, $11, $12, $13)"
+	    " ON CONFLICT (stream, topic, partition, \"offset\") DO UPDATE SET"
+	    " error_sqlstate = excluded.error_sqlstate, error_message = excluded.error_message,"
+	    " error_detail = excluded.error_detail, attempts = d.attempts + 1,"
+	    " last_attempt = now()",
+	    lengthof(types), types, values, nulls);
 	catalog_end(&access);
 }

@@ -9,7 +9,6 @@
 
 #include "sink.h"
 
-#include "event_time.h"
 #include "privileges.h"
 #include "sink_aggregate.h"
 #include "sink_append.h"
@@ -18,6 +17,7 @@
 #include "sink_upsert.h"
 #include "stream_query.h"
 #include "stream_state.h"
+#include "watermark.h"
 
 /* Is there a result to be kept up to date, rather than rows to be handed on? */
 static bool

@@ -19,13 +19,10 @@
 
 #include "sink_aggregate_sql.h"
 
-#include "access/genam.h"
 #include "access/relation.h"
-#include "catalog/pg_index.h"
+#include "aggregate_target.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
-#include "parser/parse_coerce.h"
 #include "sink_aggregate_sessions.h"
 #include "stream_query.h"
 #include "stream_state.h"
@@ -33,8 +30,6 @@
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
-#include "utils/relcache.h"
-#include "utils/syscache.h"
 
 /* nullable key columns of which all combinations get a sub-select of their own, for the index */
 #define MAX_NULLABLE_KEYS 4
@@ -44,24 +39,6 @@
  * take its place in a unique index.
  */
 #define AFTER_REMOVAL "(SELECT count(*) >= 0 FROM removed)"
-
-/* An output column, and where it goes. */
-typedef struct TargetColumn
-{
-	char *name; /* quoted */
-	Form_pg_attribute attribute;
-	char *expression; /* over "s" */
-	bool is_key;
-} TargetColumn;
-
-typedef struct Target
-{
-	Relation relation;
-	char *name;    /* qualified and quoted */
-	List *columns; /* of TargetColumn *: c1 ... of a result */
-	bool by_key;   /* a unique index tells rows by the columns that are keys */
-	bool keys_not_null;
-} Target;
 
 /* "x1, x2, ...": a list of numbered columns. */
 static char *
@@ -75,9 +52,12 @@ numbered(const char *prefix, int count)
 	return list.data;
 }
 
-/* "p.a, p.b, ...": the target's columns, all or those of the keys. */
+/*
+ * "p.a, p.c, ...": the target's columns, all or those of the keys; or the same columns of a
+ * result, "p.c1, p.c3, ...".
+ */
 static char *
-target_columns(const Target *target, const char *prefix, bool keys_only)
+column_list(const AggregateTarget *target, bool of_result, const char *prefix, bool keys_only)
 {
 	StringInfoData list;
 	ListCell *cell;
@@ -86,35 +66,30 @@ target_columns(const Target *target, const char *prefix, bool keys_only)
 	foreach (cell, target->columns)
 	{
 		TargetColumn *column = lfirst(cell);
+		int number = foreach_current_index(cell) + 1;
 
 		if (column->is_key || !keys_only)
-			appendStringInfo(&list, "%s%s%s", list.len > 0 ? ", " : "", prefix, column->name);
+			appendStringInfo(&list, "%s%s%s", list.len > 0 ? ", " : "", prefix,
+			                 of_result ? psprintf("c%d", number) : column->name);
 	}
 	return list.data;
 }
 
-/* "p.c1, p.c3, ...": the same columns of a result. */
 static char *
-result_columns(const Target *target, const char *prefix, bool keys_only)
+target_columns(const AggregateTarget *target, const char *prefix, bool keys_only)
 {
-	StringInfoData list;
-	ListCell *cell;
+	return column_list(target, false, prefix, keys_only);
+}
 
-	initStringInfo(&list);
-	foreach (cell, target->columns)
-	{
-		TargetColumn *column = lfirst(cell);
-
-		if (column->is_key || !keys_only)
-			appendStringInfo(&list, "%s%sc%d", list.len > 0 ? ", " : "", prefix,
-			                 foreach_current_index(cell) + 1);
-	}
-	return list.data;
+static char *
+result_columns(const AggregateTarget *target, const char *prefix, bool keys_only)
+{
+	return column_list(target, true, prefix, keys_only);
 }
 
 /* The keys of a result in the order of the target's columns, whatever the query's is. */
 static char *
-key_order(const Target *target)
+key_order(const AggregateTarget *target)
 {
 	StringInfoData list;
 	ListCell *cell;
@@ -134,171 +109,11 @@ key_order(const Target *target)
 	return list.data;
 }
 
-/* --- the target --- */
-
-/* Can the column keep the groups apart?  A narrower type would make two groups one row. */
-static bool
-column_keeps_key(const GroupKey *key, Form_pg_attribute attribute)
-{
-	Oid type = getBaseType(attribute->atttypid);
-	Oid key_type = getBaseType(key->type);
-
-	if (OidIsValid(attribute->attcollation) && attribute->attcollation != key->collation &&
-	    OidIsValid(key->collation) &&
-	    (!get_collation_isdeterministic(attribute->attcollation) ||
-	     !get_collation_isdeterministic(key->collation)))
-		return false;
-	if (type == TEXTOID || type == VARCHAROID)
-		return key_type == TEXTOID || key_type == VARCHAROID;
-	if (attribute->atttypmod >= 0 && attribute->atttypmod != key->typmod)
-		return false;
-	if (type == INT8OID)
-		return key_type == INT8OID || key_type == INT4OID || key_type == INT2OID;
-	if (type == INT4OID)
-		return key_type == INT4OID || key_type == INT2OID;
-	return type == key_type;
-}
-
-/* Is there a unique index on exactly these columns, with at most one row per key? */
-static bool
-has_key_index(const Target *target, const List *attnums)
-{
-	bool found = false;
-	List *indexes = RelationGetIndexList(target->relation);
-	ListCell *cell;
-
-	foreach (cell, indexes)
-	{
-		HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(cell)));
-		Form_pg_index index;
-
-		if (!HeapTupleIsValid(tuple))
-			elog(ERROR, "cache lookup failed for index %u", lfirst_oid(cell));
-		index = (Form_pg_index) GETSTRUCT(tuple);
-		if (index->indisunique && index->indimmediate && index->indisvalid &&
-		    index->indnkeyatts == list_length(attnums) &&
-		    heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
-		    heap_attisnull(tuple, Anum_pg_index_indexprs, NULL) &&
-		    (target->keys_not_null || index->indnullsnotdistinct))
-		{
-			bool all = true;
-
-			for (int i = 0; i < index->indnkeyatts; i++)
-				all = all && list_member_int(attnums, index->indkey.values[i]);
-			found = found || all;
-		}
-		ReleaseSysCache(tuple);
-	}
-	list_free(indexes);
-	return found;
-}
-
-/* Finds out whether rows of the target can be told by their groups; in update mode they must. */
-static void
-find_target_keys(Target *target, const StreamAggregate *aggregate, bool required)
-{
-	List *attnums = NIL;
-	StringInfoData names;
-	ListCell *cell;
-	bool kept = true;
-
-	initStringInfo(&names);
-	target->keys_not_null = true;
-	foreach (cell, aggregate->keys)
-	{
-		GroupKey *key = lfirst(cell);
-		TargetColumn *column;
-
-		if (key->output < 0)
-		{
-			if (required)
-				stream_query_refuse(
-				    psprintf("%s must be in the select list in update mode", key->text),
-				    "Rows of the target are found by all that the query groups by.",
-				    "Select it too, or use mode => 'complete'.");
-			kept = false;
-			continue;
-		}
-		column = list_nth(target->columns, key->output);
-		if (!column_keeps_key(key, column->attribute))
-		{
-			if (required)
-				ereport(
-				    ERROR,
-				    (errcode(ERRCODE_DATATYPE_MISMATCH),
-				     errmsg("column %s of target \"%s\" can't hold what the query groups by",
-				            column->name, RelationGetRelationName(target->relation)),
-				     errdetail("Its type is %s, that of %s is %s: different groups could "
-				               "become one row.",
-				               format_type_with_typemod(column->attribute->atttypid,
-				                                        column->attribute->atttypmod),
-				               key->text, format_type_with_typemod(key->type, key->typmod)),
-				     errhint("Give the column the type of the expression.")));
-			kept = false;
-		}
-		column->is_key = true;
-		target->keys_not_null = target->keys_not_null && column->attribute->attnotnull;
-		attnums = list_append_unique_int(attnums, column->attribute->attnum);
-		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", column->name);
-	}
-	target->by_key = kept && attnums != NIL && has_key_index(target, attnums);
-	if (required && !target->by_key)
-		ereport(ERROR,
-		        (errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-		         errmsg("target \"%s\" has no unique index on what the query groups by",
-		                RelationGetRelationName(target->relation)),
-		         errdetail("Update mode finds the row of a group by (%s)%s.", names.data,
-		                   target->keys_not_null ? "" : ", where columns may be null"),
-		         errhint("Use ALTER TABLE %s ADD UNIQUE %s(%s).", target->name,
-		                 target->keys_not_null ? "" : "NULLS NOT DISTINCT ", names.data)));
-}
-
-static void
-load_target(Target *target, const Stream *stream, const StreamAggregate *aggregate,
-            Oid state_table)
-{
-	ListCell *cell;
-	List *outputs;
-
-	/* checks that columns fit, as for any stream */
-	(void) stream_query_insert_statement(stream);
-	target->relation = relation_open(stream->target, AccessShareLock);
-	if (stream->mode != MODE_APPEND && target->relation->rd_rel->relkind != RELKIND_RELATION &&
-	    target->relation->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-		                errmsg("target \"%s\" is not a table",
-		                       RelationGetRelationName(target->relation)),
-		                errdetail("Rows that are there already must be found and changed."),
-		                errhint("Use a table as the target.")));
-	target->name =
-	    quote_qualified_identifier(get_namespace_name(RelationGetNamespace(target->relation)),
-	                               RelationGetRelationName(target->relation));
-	/* only complete mode compares a result with rows; elsewhere an INSERT converts it */
-	outputs = stream_aggregate_outputs(aggregate, state_table,
-	                                   stream->mode == MODE_COMPLETE || aggregate->keys == NIL
-	                                       ? target->relation
-	                                       : NULL);
-	foreach (cell, outputs)
-	{
-		AggregateOutput *output = lfirst(cell);
-		TargetColumn *column = palloc0(sizeof(TargetColumn));
-
-		column->name = pstrdup(quote_identifier(output->name));
-		column->attribute = TupleDescAttr(RelationGetDescr(target->relation),
-		                                  get_attnum(stream->target, output->name) - 1);
-		column->expression = output->expression;
-		target->columns = lappend(target->columns, column);
-	}
-	if (stream->mode != MODE_APPEND)
-		find_target_keys(target, aggregate,
-		                 stream->mode == MODE_UPDATE && aggregate->keys != NIL);
-}
-
 /* --- parts of statements --- */
 
 /* "expression AS c1, ..." */
 static char *
-result_list(const Target *target)
+result_list(const AggregateTarget *target)
 {
 	StringInfoData list;
 	ListCell *cell;
@@ -316,7 +131,7 @@ result_list(const Target *target)
  * "pattern" are null in both.
  */
 static char *
-key_match(const Target *target, const char *row, uint32 pattern)
+key_match(const AggregateTarget *target, const char *row, uint32 pattern)
 {
 	StringInfoData text;
 	ListCell *cell;
@@ -343,7 +158,7 @@ key_match(const Target *target, const char *row, uint32 pattern)
 
 /* The same for joins of whole tables. */
 static char *
-key_match_any(const Target *target, const char *row)
+key_match_any(const AggregateTarget *target, const char *row)
 {
 	if (target->keys_not_null)
 		return key_match(target, row, 0);
@@ -355,7 +170,7 @@ key_match_any(const Target *target, const char *row)
 
 /* The places of the rows of the target for the groups in "result" that are not kept. */
 static char *
-find_rows_to_remove(const Target *target)
+find_rows_to_remove(const AggregateTarget *target)
 {
 	StringInfoData text;
 	ListCell *cell;
@@ -385,7 +200,7 @@ find_rows_to_remove(const Target *target)
 
 /* "ON CONFLICT (keys) DO UPDATE ..." for columns that have changed. */
 static char *
-on_key_conflict(const Target *target)
+on_key_conflict(const AggregateTarget *target)
 {
 	StringInfoData assignments;
 	ListCell *cell;
@@ -461,8 +276,8 @@ append_merge(StringInfo sql, const Stream *stream, const StreamAggregate *aggreg
 
 /* Update mode: the rows of the groups that the batch has changed. */
 static void
-append_changed_groups(StringInfo sql, const StreamAggregate *aggregate, const Target *target,
-                      Oid state_table)
+append_changed_groups(StringInfo sql, const StreamAggregate *aggregate,
+                      const AggregateTarget *target, Oid state_table)
 {
 	char *having = stream_aggregate_having(aggregate, state_table);
 
@@ -503,7 +318,7 @@ append_changed_groups(StringInfo sql, const StreamAggregate *aggregate, const Ta
 /* The target becomes the whole result; rows that are in both stay as they are. */
 static char *
 difference_statement(const Stream *stream, const StreamAggregate *aggregate,
-                     const Target *target, Oid state_table)
+                     const AggregateTarget *target, Oid state_table)
 {
 	StringInfoData sql;
 	char *having = stream_aggregate_having(aggregate, state_table);
@@ -577,8 +392,8 @@ closed_groups(const Stream *stream, const StreamAggregate *aggregate)
 
 /* Append mode: windows come out once they are over. */
 static char *
-append_statement(const Stream *stream, const StreamAggregate *aggregate, const Target *target,
-                 Oid state_table)
+append_statement(const Stream *stream, const StreamAggregate *aggregate,
+                 const AggregateTarget *target, Oid state_table)
 {
 	char *having = stream_aggregate_having(aggregate, state_table);
 
@@ -596,17 +411,16 @@ SinkStatements *
 aggregate_statements(const Stream *stream, const StreamAggregate *aggregate, Oid state_table)
 {
 	SinkStatements *statements = palloc0(sizeof(SinkStatements));
-	Target target = {0};
+	AggregateTarget *target = aggregate_target_load(stream, aggregate, state_table);
 	StringInfoData merge;
 
-	load_target(&target, stream, aggregate, state_table);
 	initStringInfo(&merge);
 	if (aggregate->window.kind == WINDOW_SESSION)
 		append_session_merge(&merge, stream, aggregate);
 	else
 		append_merge(&merge, stream, aggregate);
 	if (stream->mode == MODE_UPDATE && aggregate->keys != NIL)
-		append_changed_groups(&merge, aggregate, &target, state_table);
+		append_changed_groups(&merge, aggregate, target, state_table);
 	else
 		appendStringInfo(&merge, " SELECT 0::bigint, (SELECT rows FROM late)::bigint, %s",
 		                 aggregate->window.kind == WINDOW_SESSION
@@ -615,13 +429,13 @@ aggregate_statements(const Stream *stream, const StreamAggregate *aggregate, Oid
 	statements->merge = merge.data;
 
 	if (stream->mode == MODE_APPEND)
-		statements->write = append_statement(stream, aggregate, &target, state_table);
+		statements->write = append_statement(stream, aggregate, target, state_table);
 	else if (stream->mode == MODE_COMPLETE || aggregate->keys == NIL)
-		statements->write = difference_statement(stream, aggregate, &target, state_table);
+		statements->write = difference_statement(stream, aggregate, target, state_table);
 	else if (aggregate->window.kind != WINDOW_NONE)
 		statements->forget =
 		    psprintf("WITH %s SELECT 0::bigint, 0::bigint, - (SELECT count(*) FROM closed)",
 		             closed_groups(stream, aggregate));
-	relation_close(target.relation, NoLock);
+	relation_close(target->relation, NoLock);
 	return statements;
 }

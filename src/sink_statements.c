@@ -18,7 +18,6 @@
 #include "access/relation.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
-#include "event_time.h"
 #include "executor/spi.h"
 #include "privileges.h"
 #include "storage/bufmgr.h"
@@ -30,6 +29,7 @@
 #include "utils/plancache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
+#include "watermark.h"
 
 #define MAX_PLANS 5
 

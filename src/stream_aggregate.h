@@ -57,6 +57,10 @@ typedef struct AggregateOutput
  */
 extern StreamAggregate *stream_aggregate_load(const Stream *stream, Oid topic_table);
 
+/* The index of the key that an expression is, of the aggregate that a call is; -1: none. */
+extern int stream_aggregate_find_key(const StreamAggregate *aggregate, Node *expression);
+extern int stream_aggregate_find_call(const StreamAggregate *aggregate, Aggref *call);
+
 /*
  * The query of a batch: k1 ... (a constant, without GROUP BY), the states a1 ... of the
  * batch's rows, and, with a window, their number as input_rows.

@@ -12,7 +12,6 @@
 
 #include "access/xact.h"
 #include "checkpoint.h"
-#include "event_time.h"
 #include "function_arguments.h"
 #include "micro_batch.h"
 #include "progress.h"
@@ -25,6 +24,7 @@
 #include "topic_schema.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
+#include "watermark.h"
 
 PG_FUNCTION_INFO_V1(kafka_create_stream);
 PG_FUNCTION_INFO_V1(kafka_start_stream);

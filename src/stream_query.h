@@ -40,10 +40,11 @@ pg_noreturn extern void stream_query_refuse(const char *message, const char *det
                                             const char *hint);
 
 /*
- * SQL of a query, or of an expression over one table's rows, with every name
+ * SQL of a query, of an expression of it, or of one over one table's rows, with every name
  * qualified that is not in pg_catalog: for a session whose search_path has only that.
  */
 extern char *stream_query_deparse(Query *query);
+extern char *stream_query_expression_text(const Query *query, Node *expression);
 extern char *stream_query_deparse_expression(Node *expression, Oid table, const char *alias);
 
 /* An operator as it is written there; the one by which values of a type are grouped. */

@@ -13,6 +13,7 @@
 #include "stream_query.h"
 
 #include "catalog/pg_operator.h"
+#include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/analyze.h"
 #include "rewrite/rewriteHandler.h"
@@ -110,4 +111,42 @@ char *
 stream_query_equality(Oid type)
 {
 	return stream_query_operator(lookup_type_cache(type, TYPECACHE_EQ_OPR)->eq_opr);
+}
+
+/* Deparsed as that of a SELECT without FROM, whose range table still gives the names. */
+char *
+stream_query_expression_text(const Query *query, Node *expression)
+{
+	Query *select = makeNode(Query);
+	RangeTblEntry *entry = makeNode(RangeTblEntry);
+	TargetEntry *target = makeTargetEntry((Expr *) expression, 1, "e", false);
+	ListCell *cell;
+	char *text;
+	size_t length;
+
+	entry->rtekind = RTE_RESULT;
+	entry->eref = makeAlias("*RESULT*", NIL);
+	select->commandType = CMD_SELECT;
+	select->canSetTag = true;
+	/* with more than one relation names are always qualified */
+	select->rtable = lappend(list_copy(query->rtable), entry);
+	/* a join that is not in FROM can't be deparsed, and is not referred to any more */
+	foreach (cell, select->rtable)
+	{
+		if (lfirst_node(RangeTblEntry, cell)->rtekind == RTE_JOIN)
+			lfirst(cell) = entry;
+	}
+	select->jointree = makeFromExpr(NIL, NULL);
+	select->targetList = list_make1(target);
+	text = stream_query_deparse(select);
+
+	/* "SELECT ... AS e", or "SELECT ..." of a column called e */
+	while (*text == ' ')
+		text++;
+	Assert(strncmp(text, "SELECT ", 7) == 0);
+	text += 7;
+	length = strlen(text);
+	if (length > 5 && strcmp(text + length - 5, " AS e") == 0)
+		text[length - 5] = '\0';
+	return text;
 }

@@ -7,14 +7,15 @@
  */
 #include "compat.h"
 
+#include "access/xact.h"
 #include "checkpoint.h"
-#include "event_time.h"
 #include "function_arguments.h"
 #include "progress.h"
 #include "stream_query.h"
 #include "topic_schema.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+#include "watermark.h"
 
 PG_FUNCTION_INFO_V1(kafka_process_all_available);
 
