@@ -6,7 +6,7 @@
 # Debian packages need root or sudo and are touched only when one is missing;
 # the rest goes to a cache directory of the user: a Python environment and the
 # jars of Apache Kafka.  KAFKA_INGEST_PACKAGES: Debian packages beside those
-# that everything needs.  PEERS="spark debezium": other programs that do what the
+# that everything needs.  PEERS=spark: other programs that do what the
 # extension does (test/peers).  Says what it does only when it does something.
 set -euo pipefail
 

@@ -39,7 +39,7 @@ def test_slow_broker(db, topic, proxied):
     db.create_stream()
     db.process_all_available()
     proxied.bytes_per_second = 50_000
-    topic.produce_sequence(10_000)
+    topic.produce_sequence(3_000)
     with Observer(db):
         assert_exact(db, topic)
 

@@ -22,7 +22,7 @@ from harness import build, paths
 from harness.postgres import VERSIONS, Cluster, Installation
 from harness.processes import clean_up_at_exit, stop_all
 
-PYTEST_LIMIT = 25 * 60  # seconds; far above what it takes
+PYTEST_LIMIT = 45 * 60  # seconds; far above what it takes
 FUZZ_SECONDS = 8  # for each target
 _output = threading.Lock()
 _pytests = []
