@@ -306,6 +306,17 @@ event_window_closed(const EventWindow *window, const char *key, const char *time
 	return psprintf("%s <= %s", event_window_end(window, key), time);
 }
 
+/* A time that is infinite, or so near the ends of what there is that its window is not there. */
+pg_noreturn static void
+no_window_for(TimestampTz timestamp)
+{
+	ereport(ERROR,
+	        (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+	         errmsg("event time \"%s\" belongs to no window", timestamptz_to_str(timestamp)),
+	         errdetail("Windows begin and end at finite times."),
+	         errhint("Leave such messages out in the query: WHERE isfinite(...).")));
+}
+
 /* --- kafka.sliding_window(timestamptz, size, slide, origin) --- */
 
 typedef struct SlidingWindows
@@ -338,8 +349,7 @@ kafka_sliding_window(PG_FUNCTION_ARGS)
 		                    &windows->slide);
 		if (TIMESTAMP_NOT_FINITE(timestamp) || TIMESTAMP_NOT_FINITE(origin) ||
 		    pg_sub_s64_overflow(timestamp, origin, &offset))
-			ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-			                errmsg("timestamp out of range")));
+			no_window_for(timestamp);
 		offset %= windows->slide;
 		if (offset < 0)
 			offset += windows->slide;
@@ -363,8 +373,7 @@ kafka_sliding_window(PG_FUNCTION_ARGS)
 		upper.val = TimestampTzGetDatum(windows->start - back + windows->size);
 		if (!IS_VALID_TIMESTAMP(windows->start - back) ||
 		    !IS_VALID_TIMESTAMP(windows->start - back + windows->size))
-			ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-			                errmsg("timestamp out of range")));
+			no_window_for(PG_GETARG_TIMESTAMPTZ(0));
 		SRF_RETURN_NEXT(context, RangeTypePGetDatum(
 		                             make_range_value(windows->range_type, &lower, &upper)));
 	}
@@ -387,8 +396,7 @@ kafka_session_window(PG_FUNCTION_ARGS)
 	    pg_add_s64_overflow(timestamp, fixed_interval_us(PG_GETARG_INTERVAL_P(1), "gap"),
 	                        &end) ||
 	    !IS_VALID_TIMESTAMP(end))
-		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-		                errmsg("timestamp out of range")));
+		no_window_for(timestamp);
 	lower.val = TimestampTzGetDatum(timestamp);
 	upper.val = TimestampTzGetDatum(end);
 	PG_RETURN_RANGE_P(make_range_value(range_type, &lower, &upper));

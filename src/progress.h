@@ -156,7 +156,7 @@ extern void progress_start_at_commit(int64 stream_id, int workers, const char *s
  * the subtransaction, a stream that was wanted gets its workers again, which
  * look at the catalog.  PREPARE TRANSACTION is refused.
  * Does nothing when the library is not preloaded.  Interruptible.
- * Raises ERRCODE_OBJECT_IN_USE in one of the stream's own workers.
+ * Raises ERRCODE_FEATURE_NOT_SUPPORTED in one of the stream's own workers.
  */
 extern void progress_stop_now(int64 stream_id, int workers, bool forget);
 

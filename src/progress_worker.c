@@ -153,7 +153,7 @@ void
 progress_refuse_in_worker(int64 stream_id)
 {
 	if (my_slot != NULL && my_slot->stream_id == stream_id)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 		                errmsg("stream \"%s\" cannot stop itself", my_slot->stream_name),
 		                errhint("Stop it from another session.")));
 }

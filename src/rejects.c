@@ -95,9 +95,9 @@ blame_message(const char *topic, const KafkaMessage *message, ErrorData *error)
 	                         error->detail ? error->detail : "", error->detail ? " " : "",
 	                         topic, message->partition, (long long) message->offset);
 	if (error->hint == NULL)
-		error->hint =
-		    pstrdup("Correct the target table, then kafka.start_stream goes on at this "
-		            "message; or leave it out with kafka.skip_message, or set on_error.");
+		error->hint = pstrdup(
+		    "Correct the target table or the query, then kafka.start_stream goes on at this "
+		    "message; or leave it out with kafka.skip_message, or set on_error.");
 }
 
 /*

@@ -128,6 +128,15 @@ procedure_sink_create(const Stream *stream, Oid topic_table)
 		         errdetail("mode, key_columns, version_column, on_conflict, deduplicate_by and "
 		                   "watermark_column say how a target is written."),
 		         errhint("Let the procedure do it.")));
+	if (stream->source != topic_table)
+		ereport(
+		    ERROR,
+		    (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		     errmsg("foreach_batch needs a topic table as its source, not a query or a view"),
+		     errdetail("The procedure reads the topic table itself, and would see what the "
+		               "query leaves out."),
+		     errhint("Give source => '%s', and put the query into the procedure.",
+		             get_rel_name(topic_table))));
 	privileges_check_source(stream->source);
 	sink->procedure = find_procedure(stream->foreach_batch);
 	stream_trust_check_routine(sink->procedure, stream->owner);

@@ -136,6 +136,10 @@ def test_sliding_window_function(db):
     with error("slide of a window must not be greater"):
         db.run("SELECT kafka.sliding_window(now(), '1 min', '1 h')")
     assert db.column("SELECT kafka.sliding_window(NULL, '1 min', '1 min')") == []
+    for moment in ("infinity", "-infinity", "294276-12-31 23:59:59+00"):
+        for window in (f"sliding_window('{moment}', '10 min', '3 min')", f"session_window('{moment}', '10 min')"):
+            with error("belongs to no window", detail="finite", hint="isfinite", sqlstate="22008"):
+                db.run(f"SELECT kafka.{window}")
 
 
 def test_restarts_agree(db, new_topic):

@@ -67,6 +67,18 @@ def test_what_is_refused(db, topic):
         create_foreach_stream(db, on_conflict="ignore", start=False)
     with error("foreach_batch"):
         create_foreach_stream(db, mode="update", start=False)
+    # the procedure reads the topic table, whatever the query leaves out
+    with error("needs a topic table as its source", hint="source => 'topic'"):
+        db.call("create_stream", query="SELECT id FROM topic WHERE id = 1", foreach_batch="public.write_batch(bigint)",
+                start=False)
+
+
+def test_a_procedure_can_not_stop_its_own_stream(db, topic):
+    db.create_topic_table(topic, "id bigint")
+    create_procedure(db, "PERFORM kafka.stop_stream('s');")
+    create_foreach_stream(db)
+    topic.produce({"id": 1})
+    assert "cannot stop itself" in db.wait_for_state("failed").last_error
 
 
 def test_a_dropped_procedure_stops_the_stream(db, topic):

@@ -135,7 +135,12 @@ def run_pytest(version, installation, run_directory, tally, suite):
         cwd=paths.SOURCE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         errors="replace")
     _pytests.append(process)
-    limit = threading.Timer(PYTEST_LIMIT, process.terminate)
+
+    def out_of_time():
+        tally.failed(version, f"pytest took more than {PYTEST_LIMIT // 60} minutes")
+        process.terminate()
+
+    limit = threading.Timer(PYTEST_LIMIT, out_of_time)
     limit.start()
     for line in process.stdout:
         say(version, line.rstrip())
