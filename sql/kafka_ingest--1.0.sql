@@ -318,7 +318,7 @@ COMMENT ON FUNCTION kafka.discard_dead_letters(text, int, bigint) IS
 CREATE FUNCTION kafka.skip_message(stream text, topic text, partition int, "offset" bigint) RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_skip_message' LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION kafka.skip_message(text, text, int, bigint) IS
-    'moves the checkpoint of a failed or stopped stream past the one message at which it stands; an error if it stands elsewhere';
+    'moves the checkpoint of a failed or stopped stream past the one message at which it stands; an error if it stands elsewhere, or if Kafka has no message there';
 
 CREATE FUNCTION kafka.verify_stream(name text,
         OUT partition int, OUT next_offset bigint, OUT low_watermark bigint, OUT high_watermark bigint,

@@ -279,6 +279,30 @@ kafka_discard_dead_letters(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(discarded);
 }
 
+/* What has not been written yet can't be skipped: it would be the next good message that is lost. */
+static void
+check_message_is_there(const Stream *stream, const char *topic, int32 partition, int64 offset)
+{
+	TopicSchema *schema = topic_schema_load(stream_query_topic_table(stream->source));
+	KafkaConsumer *consumer =
+	    kafka_consumer_open(kafka_connection_load(schema->server_id, stream->owner), topic,
+	                        CurrentMemoryContext);
+	KafkaPartitionOffset end = {.partition = partition, .timestamp_ms = KAFKA_OFFSET_LATEST};
+
+	kafka_consumer_lookup_offsets(consumer, &end, 1);
+	kafka_consumer_close(consumer);
+	if (offset >= end.offset)
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		         errmsg("there is no message at offset %lld of partition %d of topic \"%s\"",
+		                (long long) offset, partition, topic),
+		         errdetail("Stream \"%s\" has read that partition up to its end, offset %lld.",
+		                   stream->name, (long long) end.offset),
+		         errhint(
+		             "The detail of the stream's error names the message that it failed at: "
+		             "see kafka.stream_status.")));
+}
+
 Datum
 kafka_skip_message(PG_FUNCTION_ARGS)
 {
@@ -318,5 +342,6 @@ kafka_skip_message(PG_FUNCTION_ARGS)
 		                "\"%s\"",
 		                name, (long long) offset, partition, topic),
 		         errhint("The table kafka.stream_offset says where it stands.")));
+	check_message_is_there(stream, topic, partition, offset);
 	PG_RETURN_VOID();
 }

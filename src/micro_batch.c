@@ -479,7 +479,15 @@ handle_bad_message(StreamRun *run, const Attempt *attempt, BadMessageSearch *sea
 			MemoryContextSwitchTo(old_context);
 		}
 		if (!rejects_allow_more(rejects))
+		{
+			if (run->stream->on_error != ON_ERROR_STOP)
+				attempt->error->hint = MemoryContextStrdup(
+				    run->batch_context,
+				    "The stream has used up max_errors or max_errors_per_batch. Correct the "
+				    "cause, "
+				    "or raise the limit with kafka.alter_stream, then use kafka.start_stream.");
 			ReThrowError(attempt->error);
+		}
 		rejects_add(rejects, first, attempt->error);
 		search_begin(search, first, run->reader->batch->count);
 	}

@@ -83,6 +83,7 @@ def test_the_error_budget_stops(db, topic, budget):
     db.create_stream(on_error="dead_letter", **{budget: 2})
     failed = db.wait_for_state("failed")
     assert "offset 98" in failed.last_error_detail
+    assert "used up max_errors" in failed.last_error_hint
     assert db.column("SELECT id FROM target ORDER BY id") == [n for n in GOOD if n not in (13, 50, 99, 100)]
     assert len(letters(db)) == 2
     assert db.next_offsets()[0] == 98
@@ -141,6 +142,16 @@ def test_skip_message_is_exact(db, topic):
     assert db.column("SELECT id FROM target ORDER BY id") == [n for n in GOOD if n not in (13, 14)]
     with error("is running"):
         db.run("SELECT kafka.skip_message('s', %s, 0, 100)", topic.name)
+    # what is not there yet can't be skipped: the next message would be lost
+    db.call("stop_stream")
+    with error("no message at offset 100", detail="its end, offset 100", sqlstate="22023"):
+        db.run("SELECT kafka.skip_message('s', %s, 0, 100)", topic.name)
+    with error("no message at offset 0"):
+        db.run("SELECT kafka.skip_message('s', %s, 1, 0)", topic.name)
+    topic.produce({"id": 101, "partition": 0})
+    db.call("start_stream")
+    db.process_all_available()
+    assert 101 in db.column("SELECT id FROM target")
 
 
 def test_errors_of_the_environment_are_no_dead_letters(db, topic):
