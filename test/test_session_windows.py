@@ -171,9 +171,9 @@ def test_the_function(db):
         db.run("SELECT kafka.session_window(now(), '1 month')")
     with error("gap of a window must be greater than zero", sqlstate="22023"):
         db.run("SELECT kafka.session_window(now(), '0')")
-    for moment, gap in (("infinity", "1 min"), ("294276-12-31 23:59:59+00", "1 min")):
-        with error("out of range", sqlstate="22008"):
-            db.run(f"SELECT kafka.session_window('{moment}', '{gap}')")
+    for moment in ("infinity", "294276-12-31 23:59:59+00"):
+        with error("belongs to no window", sqlstate="22008", hint="isfinite"):
+            db.run(f"SELECT kafka.session_window('{moment}', '1 min')")
 
 
 def test_refusals(db, new_topic):
