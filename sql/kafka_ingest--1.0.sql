@@ -402,9 +402,9 @@ COMMENT ON FUNCTION kafka.final_value(regprocedure, bytea, anyelement) IS
 CREATE FUNCTION kafka.sliding_window("timestamp" timestamptz, size interval, slide interval,
         origin timestamptz DEFAULT '1970-01-01 00:00:00+00')
     RETURNS SETOF tstzrange
-    AS 'MODULE_PATHNAME', 'kafka_sliding_window' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 5;
+    AS 'MODULE_PATHNAME', 'kafka_sliding_window' LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 5;
 COMMENT ON FUNCTION kafka.sliding_window(timestamptz, interval, interval, timestamptz) IS
-    'the windows [start, end) of a size that start every slide, counted from origin, to which a timestamp belongs';
+    'the windows [start, end) of a size that start every slide, counted from origin, to which a timestamp belongs; NULL for NULL';
 
 CREATE FUNCTION kafka.session_window("timestamp" timestamptz, gap interval) RETURNS tstzrange
     AS 'MODULE_PATHNAME', 'kafka_session_window' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;

@@ -159,6 +159,12 @@ event_time_calls_session_window(Query *query, Node *expression)
 /* more windows for one row are surely a mistake */
 #define MOST_SLIDING_WINDOWS 10000
 
+static char *
+interval_text(const Interval *interval)
+{
+	return DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(interval)));
+}
+
 static int64
 fixed_interval_us(const Interval *interval, const char *name)
 {
@@ -167,11 +173,14 @@ fixed_interval_us(const Interval *interval, const char *name)
 	if (interval->month != 0)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 		                errmsg("%s of a window must not contain months or years", name),
-		                errdetail("Their length differs.")));
+		                errdetail("Their length differs."),
+		                errhint("Give weeks, days or hours, for example '7 days'.")));
 	if (pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &result) ||
 	    pg_add_s64_overflow(result, interval->time, &result) || result <= 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		                errmsg("%s of a window must be greater than zero", name)));
+		                errmsg("%s of a window must be greater than zero", name),
+		                errdetail("It is %s.", interval_text(interval)),
+		                errhint("Give a length of time, for example '5 min'.")));
 	return result;
 }
 
@@ -184,12 +193,14 @@ sliding_interval_us(const Interval *size, const Interval *slide, int64 *size_us,
 	if (*slide_us > *size_us)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("slide of a window must not be greater than its size"),
-		                errdetail("Times between two windows would be in none.")));
+		                errdetail("Times between two windows would be in none."),
+		                errhint("Give a slide of at most %s.", interval_text(size))));
 	if (*size_us / *slide_us > MOST_SLIDING_WINDOWS)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("slide of a window is too small for its size"),
 		                errdetail("Each row would be in %lld windows; at most %d are allowed.",
-		                          (long long) (*size_us / *slide_us), MOST_SLIDING_WINDOWS)));
+		                          (long long) (*size_us / *slide_us), MOST_SLIDING_WINDOWS),
+		                errhint("Give a longer slide, or shorter windows.")));
 }
 
 bool
@@ -317,7 +328,12 @@ no_window_for(TimestampTz timestamp)
 	         errhint("Leave such messages out in the query: WHERE isfinite(...).")));
 }
 
-/* --- kafka.sliding_window(timestamptz, size, slide, origin) --- */
+/*
+ * --- kafka.sliding_window(timestamptz, size, slide, origin) ---
+ *
+ * Not strict: a message without event time must stay a row, to be counted as late, or to be
+ * a group like that of date_bin().
+ */
 
 typedef struct SlidingWindows
 {
@@ -336,12 +352,19 @@ kafka_sliding_window(PG_FUNCTION_ARGS)
 
 	if (SRF_IS_FIRSTCALL())
 	{
-		TimestampTz timestamp = PG_GETARG_TIMESTAMPTZ(0);
-		TimestampTz origin = PG_GETARG_TIMESTAMPTZ(3);
+		TimestampTz timestamp;
+		TimestampTz origin;
 		MemoryContext old_context;
 		int64 offset;
 
 		context = SRF_FIRSTCALL_INIT();
+		for (int i = 0; i < PG_NARGS(); i++)
+		{
+			if (PG_ARGISNULL(i))
+				SRF_RETURN_NEXT_NULL(context);
+		}
+		timestamp = PG_GETARG_TIMESTAMPTZ(0);
+		origin = PG_GETARG_TIMESTAMPTZ(3);
 		old_context = MemoryContextSwitchTo(context->multi_call_memory_ctx);
 		windows = palloc0(sizeof(SlidingWindows));
 		windows->range_type = lookup_type_cache(TSTZRANGEOID, TYPECACHE_RANGE_INFO);
@@ -361,6 +384,8 @@ kafka_sliding_window(PG_FUNCTION_ARGS)
 	}
 	context = SRF_PERCALL_SETUP();
 	windows = context->user_fctx;
+	if (windows == NULL)
+		SRF_RETURN_DONE(context); /* after the one that is NULL */
 	if (context->call_cntr < windows->count)
 	{
 		/* earliest first */

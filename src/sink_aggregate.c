@@ -58,7 +58,20 @@ state_definition(const StreamAggregate *aggregate)
 void
 aggregate_sink_create_state(const Stream *stream, Oid topic_table)
 {
-	stream_state_create(stream, state_definition(stream_aggregate_load(stream, topic_table)));
+	StreamAggregate *aggregate = stream_aggregate_load(stream, topic_table);
+
+	/* as in Spark, which says nothing */
+	if (stream->mode == MODE_UPDATE && stream->watermark_column != NULL &&
+	    aggregate->window.kind == WINDOW_NONE)
+		ereport(NOTICE,
+		        (errmsg("watermark of stream \"%s\" has nothing to close", stream->name),
+		         errdetail("The query does not group by a window of \"%s\": no message is "
+		                   "late, and the state of every group is kept.",
+		                   stream->watermark_column),
+		         errhint("Group by date_bin() of \"%s\" or kafka.sliding_window() of it to "
+		                 "have the state of old windows forgotten.",
+		                 stream->watermark_column)));
+	stream_state_create(stream, state_definition(aggregate));
 }
 
 Sink *

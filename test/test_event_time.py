@@ -120,6 +120,35 @@ def test_sliding_windows(db, new_topic):
     assert db.value("SELECT count(*) FROM kafka.stream_1_state") == 2
 
 
+def test_no_event_time_is_late_in_sliding_windows_too(db, new_topic):
+    topic = new_topic(1)
+    create(db, topic,
+           query="SELECT lower(w) AS window_start, count(*) AS n FROM topic, "
+                 "kafka.sliding_window(at, '10 min', '5 min') AS w GROUP BY w", delay="0 s")
+    send(db, topic, at(1), {"at": None}, {"n": 1})
+    send(db, topic, at(30), {"at": None})
+    assert windows(db) == [("11:55", 1), ("12:00", 1)]
+    assert db.value("SELECT late_rows FROM kafka.stream_watermark") == 3
+    assert db.value("SELECT count(*) FROM kafka.stream_1_state WHERE k1 IS NULL") == 0
+
+
+def test_a_watermark_without_a_window_changes_nothing(db, new_topic):
+    """As in Spark: accepted, no message is late, no state is forgotten."""
+    topic = new_topic(1)
+    notices = []
+    db.connection.add_notice_handler(lambda notice: notices.append((notice.message_primary, notice.message_hint)))
+    create(db, topic, mode="update", delay="0 s", query="SELECT customer, count(*) AS n FROM topic GROUP BY customer",
+           target="CREATE TABLE target (customer text PRIMARY KEY, n bigint)")
+    assert [(message, "date_bin()" in hint) for message, hint in notices if "watermark" in message] == [
+        ('watermark of stream "s" has nothing to close', True)]
+    send(db, topic, at(1, customer="a"))
+    send(db, topic, at(600, customer="b"))
+    send(db, topic, at(1, customer="a"), {"customer": "b"})
+    assert db.run("SELECT customer, n FROM target ORDER BY 1") == [("a", 2), ("b", 2)]
+    assert db.value("SELECT count(*) FROM kafka.stream_1_state") == 2
+    assert db.value("SELECT late_rows FROM kafka.stream_watermark") == 0
+
+
 def test_sliding_window_function(db):
     db.run("SET timezone = 'UTC'")
     assert db.column("SELECT w::text FROM kafka.sliding_window('2026-01-01 00:12', '10 min', '5 min') w") == [
@@ -135,7 +164,7 @@ def test_sliding_window_function(db):
         db.run("SELECT kafka.sliding_window(now(), '1 month', '1 day')")
     with error("slide of a window must not be greater"):
         db.run("SELECT kafka.sliding_window(now(), '1 min', '1 h')")
-    assert db.column("SELECT kafka.sliding_window(NULL, '1 min', '1 min')") == []
+    assert db.column("SELECT kafka.sliding_window(NULL, '1 min', '1 min')") == [None]
     for moment in ("infinity", "-infinity", "294276-12-31 23:59:59+00"):
         for window in (f"sliding_window('{moment}', '10 min', '3 min')", f"session_window('{moment}', '10 min')"):
             with error("belongs to no window", detail="finite", hint="isfinite", sqlstate="22008"):

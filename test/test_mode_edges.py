@@ -57,23 +57,23 @@ def test_reset_makes_a_dropped_state_anew(db, topic):
     assert db.run("SELECT * FROM target") == [("a", 1)]
 
 
-@pytest.mark.parametrize("window, message", [
-    ("date_bin('5 min', at, now())", "needs a window"),
-    ("date_bin('1 month', at, '2000-01-01 00:00+00')", "must not contain months"),
-    ("date_bin('0 s', at, '2000-01-01 00:00+00')", "must be greater than zero"),
-    ("kafka.sliding_window(at, '5 min', '10 min')", "must not be greater than its size"),
-    ("kafka.sliding_window(at, '5 min', '-1 min')", "must be greater than zero"),
-    ("kafka.sliding_window(at, '1 month', '1 min')", "must not contain months"),
-    ("kafka.sliding_window(at, '1 day', '1 us')", "too small"),
+@pytest.mark.parametrize("window, message, hint", [
+    ("date_bin('5 min', at, now())", "needs a window", "constant interval"),
+    ("date_bin('1 month', at, '2000-01-01 00:00+00')", "must not contain months", "'7 days'"),
+    ("date_bin('0 s', at, '2000-01-01 00:00+00')", "must be greater than zero", "'5 min'"),
+    ("kafka.sliding_window(at, '5 min', '10 min')", "must not be greater than its size", "at most 00:05:00"),
+    ("kafka.sliding_window(at, '5 min', '-1 min')", "must be greater than zero", "'5 min'"),
+    ("kafka.sliding_window(at, '1 month', '1 min')", "must not contain months", "'7 days'"),
+    ("kafka.sliding_window(at, '1 day', '1 us')", "too small", "longer slide"),
 ])
-def test_arguments_of_windows_are_checked_at_creation(db, topic, window, message):
+def test_arguments_of_windows_are_checked_at_creation(db, topic, window, message, hint):
     db.create_topic_table(topic, "id bigint, at timestamptz")
     db.run("CREATE TABLE target (w text, n bigint)")
     if "sliding" in window:
         query = f"SELECT w::text AS w, count(*) AS n FROM topic, {window} AS w GROUP BY w"
     else:
         query = f"SELECT {window}::text AS w, count(*) AS n FROM topic GROUP BY {window}"
-    with error(message):
+    with error(message, hint=hint):
         db.create_stream(query=query, watermark_column="at", watermark_delay="1 min", start=False)
     with error("must not be negative", hint="late"):
         db.create_stream(query=query, watermark_column="at", watermark_delay="-1 min", start=False)
