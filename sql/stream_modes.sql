@@ -94,6 +94,16 @@ CALL refuse('SELECT c.customer, count(*) AS n FROM customers c LEFT JOIN events 
 CALL refuse('SELECT c.customer, count(*) AS n FROM customers c WHERE EXISTS (SELECT FROM events) GROUP BY 1', 'complete');
 CALL refuse('WITH gone AS (DELETE FROM customers RETURNING customer) SELECT customer, count(*) AS n FROM gone GROUP BY 1', 'complete');
 
+CALL refuse('SELECT customer, id AS n FROM events TABLESAMPLE SYSTEM (10)', 'append');
+CALL refuse('SELECT customer, count(*) AS n FROM events GROUP BY customer, note', 'complete');
+CALL refuse('SELECT DISTINCT note::text AS customer, note, id AS n FROM events', 'complete');
+CALL refuse('SELECT customer, id AS n FROM events; SELECT 1', 'append');
+CALL refuse('DELETE FROM customers', 'append');
+SELECT kafka.create_stream('s', source => 'events', target => 'result', notify => repeat('x', 64), start => false);
+SELECT kafka.create_stream('s', source => 'events', target => 'result', notify => '', start => false);
+SELECT kafka.create_stream('s', query => 'SELECT customer, id AS n FROM events', target => 'result',
+    deduplicate_by => '{customer,customer}', watermark_column => 'at', watermark_delay => '1 min', start => false);
+
 -- nothing is left behind
 SELECT count(*) FROM kafka.stream;
 SELECT relname FROM pg_class WHERE relname LIKE 'stream%state';

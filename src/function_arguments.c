@@ -68,11 +68,15 @@ names_argument(FunctionCallInfo fcinfo, int index, const char *name)
 
 		if (element == NULL || element[0] == '\0')
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			                errmsg("%s must not contain an empty name or null", name)));
+			                errmsg("%s must not contain an empty name or null", name),
+			                errdetail("Element %d is empty.", i + 1),
+			                errhint("Give an array of names, such as '{id}'.")));
 		foreach (cell, names)
 			if (strcmp(lfirst(cell), element) == 0)
 				ereport(ERROR, (errcode(ERRCODE_DUPLICATE_COLUMN),
-				                errmsg("%s contains \"%s\" twice", name, element)));
+				                errmsg("%s contains \"%s\" twice", name, element),
+				                errdetail("A column is part of a key once."),
+				                errhint("Name each column once.")));
 		names = lappend(names, element);
 	}
 	if (names == NIL)

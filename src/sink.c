@@ -97,7 +97,8 @@ sink_alter_objects(const Stream *stream)
 		if (stream->foreach_batch != NULL)
 			stream_state_refuse(stream, "A procedure of foreach_batch keeps none.");
 		if (!has_groups(stream) && stream->deduplicate_by == NIL)
-			stream_state_refuse(stream, "The query does not aggregate any more.");
+			stream_state_refuse(stream, "Without aggregation and deduplicate_by there is "
+			                            "nothing for the state.");
 		return;
 	}
 	sink_drop_objects(stream);

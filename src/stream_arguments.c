@@ -203,7 +203,8 @@ read_settings(const Arguments *arguments, Stream *stream)
 	    (stream->notify[0] == '\0' || strlen(stream->notify) >= NAMEDATALEN))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME),
 		                errmsg("invalid channel name \"%s\"", stream->notify),
-		                errdetail("A name has from 1 to %d bytes.", NAMEDATALEN - 1)));
+		                errdetail("A name has from 1 to %d bytes.", NAMEDATALEN - 1),
+		                errhint("Give notify the name that listeners use in LISTEN.")));
 	if (is_given(arguments, SETTING_FOREACH_BATCH))
 		stream->foreach_batch = format_procedure_qualified(
 		    DatumGetObjectId(given(arguments, SETTING_FOREACH_BATCH)));

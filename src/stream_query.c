@@ -13,6 +13,7 @@
 
 #include "access/relation.h"
 #include "access/table.h"
+#include "catalog/namespace.h"
 #include "nodes/nodeFuncs.h"
 #include "rewrite/rewriteHandler.h"
 #include "topic_schema.h"
@@ -203,10 +204,6 @@ rules_check_query(Query *query, QueryRules *rules, bool is_top)
 		}
 		else if (entry->rtekind == RTE_RELATION && topic_schema_is_topic_table(entry->relid))
 		{
-			if (entry->tablesample)
-				stream_query_refuse("TABLESAMPLE of a topic table is not supported",
-				                    "A sample of a batch is no sample of the topic.",
-				                    "Filter with WHERE instead.");
 			rules->topic_tables = lappend_oid(rules->topic_tables, entry->relid);
 			entry_contains = true;
 		}
@@ -250,6 +247,8 @@ stream_query_topic_table(Oid source)
 	QueryRules rules = {0};
 	Relation relation = relation_open(source, AccessShareLock);
 	char *name = RelationGetRelationName(relation);
+	/* the view of a query given as text has a name that the user never gave */
+	bool is_text = relation->rd_rel->relnamespace == get_namespace_oid("kafka", true);
 
 	if (relation->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 		ereport(ERROR,
@@ -262,7 +261,8 @@ stream_query_topic_table(Oid source)
 	if (rules.topic_tables == NIL)
 		ereport(ERROR,
 		        (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-		         errmsg("source \"%s\" does not read a topic table", name),
+		         is_text ? errmsg("the query does not read a topic table")
+		                 : errmsg("source \"%s\" does not read a topic table", name),
 		         errdetail(
 		             "A stream reads a foreign table of the foreign data wrapper kafka, or a "
 		             "view over one."),
@@ -270,8 +270,10 @@ stream_query_topic_table(Oid source)
 	if (list_length(rules.topic_tables) > 1)
 		stream_query_refuse(
 		    "a stream reads one topic table, once",
-		    psprintf("The query of \"%s\" names topic tables %d times.", name,
-		             list_length(rules.topic_tables)),
+		    is_text ? psprintf("The query names topic tables %d times.",
+		                       list_length(rules.topic_tables))
+		            : psprintf("The query of \"%s\" names topic tables %d times.", name,
+		                       list_length(rules.topic_tables)),
 		    "Create one stream per topic, and join their target tables when reading.");
 	relation_close(relation, NoLock);
 	return linitial_oid(rules.topic_tables);

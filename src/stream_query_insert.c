@@ -138,9 +138,13 @@ stream_query_insert_statement(const Stream *stream)
 		         errhint("Columns are matched by name. Change the target, or give a query that "
 		                 "selects what fits.")));
 	if (columns.len == 0)
-		ereport(ERROR,
-		        (errcode(ERRCODE_DATATYPE_MISMATCH),
-		         errmsg("source \"%s\" has no columns", RelationGetRelationName(source))));
+		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+		                stream->query_view ? errmsg("the query has no columns")
+		                                   : errmsg("source \"%s\" has no columns",
+		                                            RelationGetRelationName(source)),
+		                errdetail("There is nothing to write into \"%s\".",
+		                          RelationGetRelationName(target)),
+		                errhint("Select the columns that the target shall get.")));
 
 	statement =
 	    psprintf("INSERT INTO %s (%s) SELECT %s FROM %s%s",

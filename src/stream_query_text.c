@@ -12,18 +12,73 @@
 
 #include "stream_query.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_operator.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/analyze.h"
 #include "rewrite/rewriteHandler.h"
 #include "tcop/tcopprot.h"
+#include "topic_schema.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 #include "utils/syscache.h"
 
 /* --- analysis and qualification of a query given as text --- */
+
+/* PostgreSQL would say that a foreign table can't be sampled, but not what to do. */
+static bool
+refuse_samples(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTableSample))
+	{
+		Node *sampled = ((RangeTableSample *) node)->relation;
+		Oid relation = IsA(sampled, RangeVar)
+		                   ? RangeVarGetRelid((RangeVar *) sampled, NoLock, true)
+		                   : InvalidOid;
+
+		if (OidIsValid(relation) && topic_schema_is_topic_table(relation))
+			stream_query_refuse("TABLESAMPLE of a topic table is not supported",
+			                    "A sample of a batch is no sample of the topic.",
+			                    "Filter with WHERE instead.");
+	}
+	return raw_expression_tree_walker(node, refuse_samples, context);
+}
+
+/* What PostgreSQL says of a type without equality gets its detail and hint here. */
+static List *
+analyze_and_rewrite(RawStmt *statement, const char *query_text)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List *queries = NIL;
+
+	PG_TRY();
+	{
+		queries = pg_analyze_and_rewrite_fixedparams(statement, query_text, NULL, 0, NULL);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		/* of functions and operators in the text PostgreSQL has hints of its own */
+		if (error->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION && error->detail == NULL &&
+		    error->hint == NULL)
+		{
+			error->detail = pstrdup("Rows can't be grouped or made distinct by values that "
+			                        "can't be compared.");
+			error->hint = pstrdup("Cast to another type, such as jsonb or text.");
+		}
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+	return queries;
+}
 
 char *
 stream_query_qualify(const char *query_text)
@@ -33,28 +88,34 @@ stream_query_qualify(const char *query_text)
 	Query *query;
 
 	if (list_length(statements) != 1)
-		ereport(ERROR,
-		        (errcode(ERRCODE_SYNTAX_ERROR),
-		         errmsg("query of a stream must be a single SELECT"),
-		         errdetail("The text contains %d statements.", list_length(statements))));
+		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
+		                errmsg("query of a stream must be a single SELECT"),
+		                errdetail("The text contains %d statements.", list_length(statements)),
+		                errhint("Create one stream per SELECT.")));
 	if (!IsA(linitial_node(RawStmt, statements)->stmt, SelectStmt))
 		ereport(
 		    ERROR,
 		    (errcode(ERRCODE_SYNTAX_ERROR), errmsg("query of a stream must be a single SELECT"),
+		     errdetail("The text is another statement."),
 		     errhint("A stream inserts what its query selects; it runs no other statement.")));
 
-	queries = pg_analyze_and_rewrite_fixedparams(linitial_node(RawStmt, statements), query_text,
-	                                             NULL, 0, NULL);
+	(void) refuse_samples(linitial_node(RawStmt, statements)->stmt, NULL);
+	queries = analyze_and_rewrite(linitial_node(RawStmt, statements), query_text);
 	/* analysed again, without rewriting: views shall stay views in the stored text */
 	query = parse_analyze_fixedparams(linitial_node(RawStmt, pg_parse_query(query_text)),
 	                                  query_text, NULL, 0, NULL);
 	if (list_length(queries) != 1 || query->commandType != CMD_SELECT || query->utilityStmt)
-		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
-		                errmsg("query of a stream must be a single SELECT")));
+		ereport(
+		    ERROR,
+		    (errcode(ERRCODE_SYNTAX_ERROR), errmsg("query of a stream must be a single SELECT"),
+		     errdetail("It becomes %d statements, or one that selects nothing.",
+		               list_length(queries)),
+		     errhint("A stream inserts what its query selects; it runs no other statement.")));
 	if (query->hasModifyingCTE)
 		ereport(ERROR,
 		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 		         errmsg("data-modifying statements in WITH are not supported in a stream"),
+		         errdetail("A stream writes one table, its target."),
 		         errhint("Use a trigger on the target table for further writes.")));
 
 	return stream_query_deparse(query);

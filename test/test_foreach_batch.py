@@ -51,6 +51,14 @@ def test_an_error_rolls_everything_back(db, topic):
     assert db.column("SELECT id FROM second ORDER BY id") == list(range(1, 11))
 
 
+def test_the_detail_of_a_procedure_is_told_from_the_place(db, topic):
+    db.create_topic_table(topic, "id bigint")
+    create_procedure(db, "RAISE EXCEPTION 'no' USING DETAIL = 'dd', ERRCODE = '23514';")
+    topic.produce({"id": 1, "partition": 0})
+    create_foreach_stream(db)
+    assert db.wait_for_state("failed").last_error_detail.startswith('dd. Topic "')
+
+
 def test_what_is_refused(db, topic):
     db.create_topic_table(topic, "id bigint")
     db.run("CREATE TABLE target (LIKE topic)")
