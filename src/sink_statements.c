@@ -159,6 +159,45 @@ run(SPIPlanPtr plan, const StreamWatermark *watermark, SinkBatch *batch)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/*
+ * Writes what is over.  No message is to blame when that fails, and on_error can't leave one
+ * out: what the error says must be enough to go on.
+ */
+static void
+write_closed_windows(const StatementSink *sink, const StreamWatermark *watermark,
+                     SinkBatch *batch)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		run(sink->write, watermark, batch);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (error->elevel == ERROR &&
+		    (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
+		     ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION))
+		{
+			error->detail = psprintf(
+			    "%s%sIt is the result of a group whose window had ended by %s; the groups are "
+			    "in %s.",
+			    error->detail != NULL ? error->detail : "", error->detail != NULL ? " " : "",
+			    timestamptz_to_str(watermark->watermark), sink->state_name);
+			error->hint = pstrdup(
+			    "Correct the target table, or leave the group out by HAVING, with "
+			    "kafka.alter_stream(name, query => ...); then kafka.start_stream goes on.");
+		}
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+}
+
 static bool
 statement_sink_is_stale(Sink *self)
 {
@@ -189,7 +228,10 @@ statement_sink_write(Sink *self, SinkBatch *batch)
 	topic_scan_set_batch(batch->messages);
 	if (has_data)
 		run(sink->merge, &watermark, batch);
-	run(sink->write, &watermark, batch);
+	if (sink->stream->mode == MODE_APPEND && sink->waits_for_watermark)
+		write_closed_windows(sink, &watermark, batch);
+	else
+		run(sink->write, &watermark, batch);
 	run(sink->forget, &watermark, batch);
 	if (sink->newest != NULL)
 	{

@@ -132,6 +132,31 @@ def test_no_event_time_is_late_in_sliding_windows_too(db, new_topic):
     assert db.value("SELECT count(*) FROM kafka.stream_1_state WHERE k1 IS NULL") == 0
 
 
+@pytest.mark.parametrize("on_error", ["stop", "dead_letter"])
+@pytest.mark.parametrize("remedy", ["target", "having"])
+def test_a_window_that_the_target_refuses(db, new_topic, on_error, remedy):
+    """No message is to blame: the stream stops, the error has the group and what to do, and either way goes on."""
+    topic = new_topic(1)
+    create(db, topic, delay="0 s", on_error=on_error,
+           target="CREATE TABLE target (window_start timestamptz, n bigint CHECK (n <> 2))")
+    send(db, topic, at(1), at(6), at(7), at(9))
+    topic.produce(at(12), at(13), at(18), at(30))
+    failed = db.wait_for_state("failed")
+    assert failed.last_error_sqlstate == "23514"
+    assert "2026-01-01 12:10:00+00, 2" in failed.last_error_detail
+    assert "window had ended by 2026-01-01 12:30:00" in failed.last_error_detail
+    assert "kafka.stream_1_state" in failed.last_error_detail
+    assert "HAVING" in failed.last_error_hint
+    if remedy == "target":
+        db.run("ALTER TABLE target DROP CONSTRAINT target_n_check")
+    else:
+        db.call("alter_stream", query=MINUTES + " HAVING count(*) <> 2")
+    db.call("start_stream")
+    db.process_all_available()
+    assert windows(db) == [("12:00", 1), ("12:05", 3), *([("12:10", 2)] if remedy == "target" else []), ("12:15", 1)]
+    assert db.value("SELECT count(*) FROM kafka.dead_letter") == 0
+
+
 def test_a_watermark_without_a_window_changes_nothing(db, new_topic):
     """As in Spark: accepted, no message is late, no state is forgotten."""
     topic = new_topic(1)
