@@ -3,6 +3,7 @@
 Each fills the table of its name and returns what it measured.
 """
 
+import dataclasses
 import json
 import os
 import time
@@ -12,24 +13,37 @@ from confluent_kafka import Consumer, TopicPartition
 from bench.rows import PARTITIONS
 
 
-def prepare(db, table):
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What is filled: a table like the topic table, with indexes or without, and how COPY reads the same rows."""
+    topic_table: str = "orders_topic"
+    indexes: tuple = ()             # of which {table} is the name
+    copy_options: str = "FORMAT csv"
+
+
+ORDERS = Shape()
+
+
+def prepare(db, table, shape=ORDERS):
     """An empty table and a server without a checkpoint due."""
     db.run(f"DROP TABLE IF EXISTS {table}")
-    db.run(f"CREATE TABLE {table} (LIKE orders_topic)")
+    db.run(f"CREATE TABLE {table} (LIKE {shape.topic_table})")
+    for index in shape.indexes:
+        db.run(index.format(table=table))
     db.run("CHECKPOINT")
 
 
-def copy(db, csv_path, count):
-    prepare(db, "by_copy")
+def copy(db, path, count, shape=ORDERS):
+    prepare(db, "by_copy", shape)
     started = time.monotonic()
-    db.run(f"COPY by_copy FROM '{csv_path}' (FORMAT csv)")
+    db.run(f"COPY by_copy FROM '{path}' ({shape.copy_options})")
     return {"rows_per_second": count / (time.monotonic() - started)}
 
 
-def stream(db, count):
+def stream(db, count, shape=ORDERS):
     """From the commit of create_stream to the commit of the last row."""
-    prepare(db, "by_stream")
-    db.create_stream("bench", source="orders_topic", target="by_stream")
+    prepare(db, "by_stream", shape)
+    db.create_stream("bench", source=shape.topic_table, target="by_stream")
     started = time.monotonic()
     db.process_all_available("bench", timeout="30 min")
     seconds = time.monotonic() - started

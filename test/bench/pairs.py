@@ -10,12 +10,12 @@ def summary(runs):
     return {key: statistics.median(run[key] for run in runs) for key in runs[0] if runs[0][key] is not None}
 
 
-def measure(db, csv_path, count, pairs, say):
+def measure(db, path, count, pairs, say, shape=contenders.ORDERS):
     """Returns medians, all runs, and the ratio: the median of the pairs' own."""
     copies, streams = [], []
     for number in range(1, pairs + 1):
-        copies.append(contenders.copy(db, csv_path, count))
-        streams.append(contenders.stream(db, count))
+        copies.append(contenders.copy(db, path, count, shape))
+        streams.append(contenders.stream(db, count, shape))
         ratio = streams[-1]["rows_per_second"] / copies[-1]["rows_per_second"]
         say(f"pair {number}: COPY {copies[-1]['rows_per_second']:,.0f} rows/s, "
             f"stream {streams[-1]['rows_per_second']:,.0f} rows/s, ratio {ratio:.2f}")

@@ -54,6 +54,13 @@ def produce_again_and_again(count, address, topic, partitions):
         raise RuntimeError(f"not produced: {failed[:1]}")
 
 
+def write_lines(count, path):
+    """The messages themselves, a line each."""
+    with open(path, "w", encoding="ascii", buffering=1 << 20) as lines:
+        for number in range(1, count + 1):
+            lines.write(_JSON % _row(number) + "\n")
+
+
 def produce(count, address, topic, csv_path):
     """Writes the CSV file and the topic; returns what the producer did."""
     producer = _producer(address)
