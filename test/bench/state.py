@@ -7,6 +7,7 @@ Sizes by environment:
     SMALL_STATE, LARGE_STATE   groups (1000000 and 10000000)
     TOUCHED                    groups that a batch changes (10000)
     ROUNDS                     batches on each of the two, taken in turn (10)
+    FULL_PAGE_WRITES           on or off (on): whether WAL has each page whole at its first change
     SMALL_BATCHES              batches of one message (100000); 0 leaves them out
     POSTGRES_VERSION           15 or 18 (15)
 
@@ -14,6 +15,7 @@ States are filled by SQL with kafka.partial_state, as a stream would have made t
 """
 
 import json
+import os
 import random
 import statistics
 import sys
@@ -62,9 +64,10 @@ def fill(db, name, groups):
 
 
 def one_batch(db, topic, name, groups, touched, rng):
-    """Milliseconds of execution and commit of a batch that changes "touched" groups."""
+    """Milliseconds of execution and commit of a batch that changes "touched" groups, and its WAL in bytes."""
     produce(topic, rng.sample(range(1, groups + 1), touched))
-    before = db.value("SELECT max(batch_id) FROM kafka.stream_offset WHERE stream = %s", name)
+    before, wal_before = db.run("SELECT max(batch_id), pg_current_wal_insert_lsn() FROM kafka.stream_offset "
+                                "WHERE stream = %s", name)[0]
     db.call("start_stream", name)
     db.process_all_available(name, timeout="600 s")
     db.call("stop_stream", name)
@@ -74,14 +77,14 @@ def one_batch(db, topic, name, groups, touched, rng):
         "sum((duration_ms->>'execute')::float8 + (duration_ms->>'commit')::float8) "
         "FROM kafka.stream_progress WHERE stream = %s AND batch_id > %s", name, before)[0]
     assert (rows_in, rows_out) == (touched, touched), (rows_in, rows_out)
-    return taken
+    return taken, float(db.value("SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", wal_before))
 
 
 def compare_states(db, broker):
     sizes = {"small": size("SMALL_STATE", 1_000_000), "large": size("LARGE_STATE", 10_000_000)}
     touched, rounds = size("TOUCHED", 10_000), size("ROUNDS", 10)
     rng = random.Random(1)
-    topics, times = {}, {name: [] for name in sizes}
+    topics, times, wal = {}, {name: [] for name in sizes}, {name: [] for name in sizes}
     for name, groups in sizes.items():
         topics[name] = new_stream(db, broker, name, "id bigint PRIMARY KEY, n bigint, total numeric",
                                   query=f"SELECT id, count(*) AS n, sum(amount) AS total FROM {name}_topic GROUP BY id",
@@ -91,17 +94,19 @@ def compare_states(db, broker):
     db.run("CHECKPOINT")
     for number in range(rounds + 1):
         for name, groups in sizes.items():
-            taken = one_batch(db, topics[name], name, groups, touched, rng)
+            taken, written = one_batch(db, topics[name], name, groups, touched, rng)
             if number > 0:  # the first one plans and warms up
                 times[name].append(taken)
+                wal[name].append(written)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     for name, groups in sizes.items():
         expected = (1 + rounds) * touched
         assert db.value(f"SELECT sum(n) FROM {name}") == groups + expected
         say(f"{touched:,} groups of {groups:,}: median {medians[name]:.0f} ms, "
-            f"from {min(times[name]):.0f} to {max(times[name]):.0f} ms ({medians[name] / touched * 1000:.1f} us per group)")
+            f"from {min(times[name]):.0f} to {max(times[name]):.0f} ms ({medians[name] / touched * 1000:.1f} us per group), "
+            f"WAL {statistics.median(wal[name]) / 1e6:.0f} MB")
     say(f"large / small: {medians['large'] / medians['small']:.2f}")
-    return {"sizes": sizes, "touched": touched, "times_ms": times, "ratio": medians["large"] / medians["small"]}
+    return {"sizes": sizes, "touched": touched, "times_ms": times, "wal_bytes": wal, "ratio": medians["large"] / medians["small"]}
 
 
 def small_batches(db, broker):
@@ -139,7 +144,8 @@ def main():
     version = size("POSTGRES_VERSION", 15)
     try:
         installation = (Installation(version, sys.argv[1]) if len(sys.argv) > 1 else build.build(version, directory))
-        cluster = Cluster(installation, directory, "bench", {**SETTINGS, "autovacuum": "on"}).create().start()
+        cluster = Cluster(installation, directory, "bench", {**SETTINGS, "autovacuum": "on",
+                                                      "full_page_writes": os.environ.get("FULL_PAGE_WRITES") or "on"}).create().start()
         broker = Broker(directory).create().start()
         db = Database(cluster)
         db.create_server(broker.address)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import random
 import shutil
 import socket
 import sys
@@ -12,6 +13,8 @@ TEST = SOURCE / "test"
 CACHE = pathlib.Path(os.environ["KAFKA_INGEST_CACHE"])
 KAFKA_JARS = CACHE / "kafka-4.1.0"
 KEPT_LOGS = SOURCE / "log"  # of runs that failed; ignored by git
+
+_given_ports = set()
 
 
 class RunDirectory:
@@ -44,9 +47,22 @@ class RunDirectory:
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A port that nobody listens on.
+
+    It lies below those that the system gives to outgoing connections: whoever asks
+    for a port now and listens on it later would find it taken by one of them.
+    """
+    while True:
+        port = random.randrange(12_000, 32_000)
+        if port in _given_ports:
+            continue
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _given_ports.add(port)
+        return port
 
 
 def show_tail(path, lines=30):
