@@ -288,12 +288,15 @@ handle_event(StreamReader *reader, const KafkaEvent *event)
 			ereport(ERROR,
 			        (errcode(ERRCODE_DATA_CORRUPTED),
 			         errmsg("messages of topic \"%s\" can't be read", reader->topic),
-			         errdetail("Partition %d, offset %lld: %s", event->partition,
-			                   (long long) event->offset, event->message),
+			         /* an answer that is too large as a whole is about no partition */
+			         event->partition < 0
+			             ? errdetail("%s.", event->message)
+			             : errdetail("Partition %d, offset %lld: %s.", event->partition,
+			                         (long long) event->offset, event->message),
 			         errhint(
-			             "A message larger than receive.message.max.bytes needs a higher limit "
-			             "in the server's options; damaged ones can only be left out, with "
-			             "kafka.reset_stream.")));
+			             "If a message is too large, raise receive_message_max_bytes in the "
+			             "server's options and start the stream again; damaged ones can only "
+			             "be left out, with kafka.reset_stream.")));
 			break;
 		case KAFKA_EVENT_UNAUTHORIZED:
 		case KAFKA_EVENT_UNAVAILABLE:

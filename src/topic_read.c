@@ -211,12 +211,15 @@ raise_event(TopicRead *read, const KafkaEvent *event)
 			         errdetail_internal("%s.", event->message)));
 			break;
 		case KAFKA_EVENT_UNREADABLE:
-			ereport(ERROR, (errcode(ERRCODE_FDW_ERROR),
-			                errmsg("could not read a message of topic \"%s\"", read->topic),
-			                errdetail("Partition %d, offset " INT64_FORMAT ": %s.",
-			                          event->partition, event->offset, event->message),
-			                errhint("If it is too large, raise the server's options "
-			                        "fetch_message_max_bytes and receive_message_max_bytes.")));
+			ereport(ERROR,
+			        (errcode(ERRCODE_FDW_ERROR),
+			         errmsg("could not read a message of topic \"%s\"", read->topic),
+			         event->partition < 0
+			             ? errdetail("%s.", event->message)
+			             : errdetail("Partition %d, offset " INT64_FORMAT ": %s.",
+			                         event->partition, event->offset, event->message),
+			         errhint("If it is too large, raise receive_message_max_bytes in the "
+			                 "server's options.")));
 			break;
 		default:
 			ereport(ERROR,

@@ -1,6 +1,7 @@
 """workers => n: several processes share the partitions of one stream."""
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from crashes import kill_worker
 from expectations import assert_exact, error
@@ -401,3 +402,19 @@ def test_too_few_slots(new_cluster, topic, kafka):
     assert_exact(db, topic)
     wait_for_workers(db, 2)
     wait_for_workers(db, 1, name="another")
+
+
+def test_data_loss_is_counted_by_each_worker(db, new_topic, kafka):
+    topic = new_topic(3)
+    db.create_tables(topic)
+    topic.produce_sequence(300)
+    db.create_stream(start=False, workers=3, fail_on_data_loss=False)
+    futures = kafka.admin().delete_records([TopicPartition(topic.name, partition, before)
+                                            for partition, before in ((0, 40), (2, 100))])
+    for future in futures.values():
+        future.result(30)
+    db.call("start_stream")
+    assert_exact(db, topic)
+    assert db.run("SELECT partition, lost_offsets FROM kafka.stream_offset ORDER BY 1") == [(0, 40), (1, 0), (2, 100)]
+    assert db.value("SELECT count(*) FROM target") == 160
+    assert db.status().lost_offsets == 140
