@@ -138,7 +138,19 @@ class Broker:
         from confluent_kafka.admin import NewTopic
         config = {"retention.ms": "-1", **{key.replace("_", "."): str(value) for key, value in config.items()}}
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
-        self._finish(self.admin().create_topics([topic]))
+
+        def created():
+            from confluent_kafka import KafkaError, KafkaException
+            try:
+                self._finish(self.admin().create_topics([topic]))
+            except KafkaException as error:
+                # a broker that was suspended or started just now may still be fenced by the controller
+                if error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR:
+                    return False
+                raise
+            return True
+
+        wait_until(created, what="the broker takes new topics")
         self._wait_for_partitions(name, partitions)
 
     def add_partitions(self, name, total):
