@@ -15,38 +15,17 @@ import platform
 import sys
 
 from bench import chart, contenders, latency, pairs, peers, rows
-from harness import build, paths
-from harness.database import Database
-from harness.kafka import Broker
-from harness.postgres import Cluster
-from harness.processes import clean_up_at_exit, stop_all
+from bench.environment import SETTINGS, run, say, size, start_servers
+from harness import paths
 
-SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "16GB", "checkpoint_timeout": "1h",
-            "synchronous_commit": "on", "fsync": "on", "wal_level": "replica", "autovacuum": "off"}
 PEER_SETTINGS = {"listen_addresses": "127.0.0.1"}  # what runs in Java has no Unix sockets
 SHOWN_SETTINGS = (*SETTINGS, "wal_compression", "full_page_writes", "server_version")
 
 
-def size(name, default):
-    return int(os.environ.get(name) or default)
-
-
-def say(text):
-    print(text, flush=True)
-
-
 def measure(directory):
     count = size("ROWS", 2_000_000)
-    version = size("POSTGRES_VERSION", 15)
-    say(f"building, starting PostgreSQL {version} and Kafka")
-    installation = build.build(version, directory)
-    settings = {**SETTINGS, **PEER_SETTINGS} if peers.named() else SETTINGS
-    cluster = Cluster(installation, directory, "bench", settings).create().start()
-    broker = Broker(directory).create().start()
-    db = Database(cluster)
-    db.create_server(broker.address)
+    db, broker = start_servers(directory, PEER_SETTINGS if peers.named() else None)
     db.create_topic_table("orders", rows.COLUMNS, name="orders_topic")
-    db.run("SET statement_timeout = 0; SET client_min_messages = warning")
     broker.create_topic("orders", rows.PARTITIONS)
 
     say(f"producing {count} messages")
@@ -118,16 +97,7 @@ def draw(result):
 
 
 def main():
-    clean_up_at_exit()
-    directory = paths.RunDirectory()
-    try:
-        result = measure(directory)
-    except Exception:
-        say(f"logs: {directory.keep_logs('bench')}")
-        raise
-    finally:
-        stop_all()
-        directory.remove()
+    result = run(measure)
     show(result)
     results = paths.SOURCE / "bench-results"
     results.mkdir(exist_ok=True)

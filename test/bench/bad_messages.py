@@ -7,12 +7,7 @@ Sizes by environment: ROWS (1000000), BAD (1000), POSTGRES_VERSION (15)."""
 import statistics
 import time
 
-from bench.__main__ import SETTINGS, say, size
-from harness import build, paths
-from harness.database import Database
-from harness.kafka import Broker
-from harness.postgres import Cluster
-from harness.processes import clean_up_at_exit, stop_all
+from bench.environment import run, say, size, start_servers
 from harness.topic import Topic
 
 PARTITIONS = 4
@@ -56,18 +51,14 @@ def ingest(db, topic, kind):
 
 
 def measure(directory):
-    count, bad, version = size("ROWS", 1_000_000), size("BAD", 1000), size("POSTGRES_VERSION", 15)
-    cluster = Cluster(build.build(version, directory), directory, "bench", SETTINGS).create().start()
-    broker = Broker(directory).create().start()
-    db = Database(cluster)
-    db.create_server(broker.address)
-    db.run("SET statement_timeout = 0; SET client_min_messages = warning")
+    count, bad = size("ROWS", 1_000_000), size("BAD", 1000)
+    db, broker = start_servers(directory)
     topics = {}
     for name in ("clean", "decode", "unique", "negative"):
         topics[name] = Topic(broker.address, name, PARTITIONS, broker.admin())
         broker.create_topic(name, PARTITIONS)
         produce(topics[name], count, 0 if name == "clean" else bad, name)
-    say(f"{count} messages, {bad} bad; PostgreSQL {version}, librdkafka {db.value('SELECT kafka.library_version()')}")
+    say(f"{count} messages, {bad} bad; librdkafka {db.value('SELECT kafka.library_version()')}")
     for kind, table, topic in (("can't be decoded", "plain", "decode"), ("CHECK", "check", "negative"),
                                ("unique index", "unique", "unique"), ("trigger", "trigger", "negative"),
                                ("CHECK, upsert", "upsert", "negative")):
@@ -82,15 +73,5 @@ def measure(directory):
             f" ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
-def main():
-    clean_up_at_exit()
-    directory = paths.RunDirectory()
-    try:
-        measure(directory)
-    finally:
-        stop_all()
-        directory.remove()
-
-
 if __name__ == "__main__":
-    main()
+    run(measure)

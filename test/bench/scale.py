@@ -18,12 +18,9 @@ import sys
 import time
 
 from bench import contenders, rows
-from bench.__main__ import SETTINGS, say, size
-from harness import build, paths
-from harness.database import Database
-from harness.kafka import Broker
-from harness.postgres import Cluster
-from harness.processes import clean_up_at_exit, stop_all, wait_until
+from bench.environment import run, say, size, start_servers
+from harness import paths
+from harness.processes import wait_until
 
 PAIRS = 3
 
@@ -161,15 +158,8 @@ PARTS = {"idle": measure_idle, "workers": measure_workers, "partitions": measure
 
 
 def measure(directory):
-    version = size("POSTGRES_VERSION", 15)
-    say(f"building, starting PostgreSQL {version} and Kafka")
-    cluster = Cluster(build.build(version, directory), directory, "bench",
-                      {**SETTINGS, "shared_buffers": "512MB", "max_worker_processes": 128, "max_connections": 150,
-                       "kafka_ingest.max_stream_workers": 128}).create().start()
-    broker = Broker(directory).create().start()
-    db = Database(cluster)
-    db.create_server(broker.address)
-    db.run("SET statement_timeout = 0; SET client_min_messages = warning")
+    db, broker = start_servers(directory, {"shared_buffers": "512MB", "max_worker_processes": 128, "max_connections": 150,
+                                           "kafka_ingest.max_stream_workers": 128})
     db.create_topic_table("orders", rows.COLUMNS, name="orders_topic")
     result = {"at": datetime.datetime.now().isoformat(timespec="seconds"), "machine": platform.platform(),
               "cpus": os.cpu_count(), "librdkafka": db.value("SELECT kafka.library_version()"),
@@ -181,16 +171,7 @@ def measure(directory):
 
 
 def main():
-    clean_up_at_exit()
-    directory = paths.RunDirectory()
-    try:
-        result = measure(directory)
-    except Exception:
-        say(f"logs: {directory.keep_logs('bench')}")
-        raise
-    finally:
-        stop_all()
-        directory.remove()
+    result = run(measure)
     results = paths.SOURCE / "bench-results"
     results.mkdir(exist_ok=True)
     path = results / f"scale-{result['at'].replace(':', '')}.json"

@@ -21,12 +21,8 @@ import statistics
 import sys
 import time
 
-from bench.__main__ import SETTINGS, say, size
-from harness import build, paths
-from harness.database import Database
-from harness.kafka import Broker
-from harness.postgres import Cluster, Installation
-from harness.processes import clean_up_at_exit, stop_all
+from bench.environment import run, say, size, start_servers
+from harness.processes import wait_until
 from harness.topic import Topic
 
 TABLES = ("kafka.stream_offset", "kafka.stream_watermark", "kafka.stream_%d_state", "public.%s")
@@ -122,11 +118,12 @@ def small_batches(db, broker):
     db.run("SELECT pg_stat_reset()")
     started = time.monotonic()
     db.call("start_stream", name)
-    while db.next_offsets(name)[0] < count:
-        time.sleep(1)
+    wait_until(lambda: db.next_offsets(name)[0] == count, timeout=3600, interval=1, what=f"{count} batches")
     seconds = time.monotonic() - started
     db.call("stop_stream", name)
-    time.sleep(2)
+    # the worker hands in its counts as it ends
+    wait_until(lambda: db.value("SELECT n_tup_upd FROM pg_stat_all_tables WHERE relid = 'kafka.stream_offset'::regclass")
+               >= count - 1, what="the statistics are complete")
     result = {"batches": count, "seconds": seconds, "tables": {}}
     for pattern in TABLES:
         table = pattern % (stream_id(db, name) if "%d" in pattern else name) if "%" in pattern else pattern
@@ -138,28 +135,11 @@ def small_batches(db, broker):
     return result
 
 
-def main():
-    clean_up_at_exit()
-    directory = paths.RunDirectory()
-    version = size("POSTGRES_VERSION", 15)
-    try:
-        installation = (Installation(version, sys.argv[1]) if len(sys.argv) > 1 else build.build(version, directory))
-        cluster = Cluster(installation, directory, "bench", {**SETTINGS, "autovacuum": "on",
-                                                      "full_page_writes": os.environ.get("FULL_PAGE_WRITES") or "on"}).create().start()
-        broker = Broker(directory).create().start()
-        db = Database(cluster)
-        db.create_server(broker.address)
-        db.run("SET statement_timeout = 0; SET client_min_messages = warning")
-        result = {"states": compare_states(db, broker), "small_batches": small_batches(db, broker)}
-        say(json.dumps(result))
-    except Exception:
-        say(f"logs: {directory.keep_logs('bench')}")
-        raise
-    finally:
-        stop_all()
-        directory.remove()
-    return 0
+def measure(directory):
+    db, broker = start_servers(directory, {"autovacuum": "on", "full_page_writes": os.environ.get("FULL_PAGE_WRITES") or "on"},
+                               installed=sys.argv[1] if len(sys.argv) > 1 else None)
+    say(json.dumps({"states": compare_states(db, broker), "small_batches": small_batches(db, broker)}))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(measure)
