@@ -5,15 +5,10 @@ import os
 import signal
 
 import pytest
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from expectations import assert_exact, error
 from harness.processes import wait_until
-
-
-def delete_records(kafka, topic, before, partition=0):
-    futures = kafka.admin().delete_records([TopicPartition(topic.name, partition, before)])
-    [future.result(30) for future in futures.values()]
 
 
 def recreate(kafka, topic, partitions=None):
@@ -52,7 +47,7 @@ def test_retention_passed_the_checkpoint_before_the_start(db, new_topic, kafka, 
     db.create_tables(topic)
     topic.produce_sequence(200)
     db.create_stream(start=False, fail_on_data_loss=False)
-    delete_records(kafka, topic, 60)
+    kafka.delete_records(topic.name, {0: 60})
     db.call("start_stream")
     assert_exact(db, topic)
     assert db.value("SELECT count(*) FROM target") == 140
@@ -66,7 +61,7 @@ def test_retention_passed_the_checkpoint_before_the_start(db, new_topic, kafka, 
     # and again: the counts add up
     db.call("stop_stream")
     topic.produce_sequence(200, first=201)
-    delete_records(kafka, topic, 150)
+    kafka.delete_records(topic.name, {0: 150})
     db.call("start_stream")
     assert_exact_rest(db, topic)
     assert db.status().lost_offsets == 60 + 50
@@ -86,7 +81,7 @@ def test_a_failed_stream_goes_on_when_told_to(db, new_topic, kafka):
     db.create_tables(topic)
     topic.produce_sequence(100)
     db.create_stream(start=False)
-    delete_records(kafka, topic, 60)
+    kafka.delete_records(topic.name, {0: 60})
     db.call("start_stream")
     failed = db.wait_for_state("failed", timeout=60)
     assert "60 offset(s) are lost" in failed.last_error_detail
@@ -109,7 +104,7 @@ def test_retention_passes_a_running_stream(db, new_topic, kafka, fail):
     try:
         for first in range(11, 111, 10):
             topic.produce_sequence(10, first=first)
-        delete_records(kafka, topic, 90)
+        kafka.delete_records(topic.name, {0: 90})
     finally:
         os.kill(worker, signal.SIGCONT)
     if fail:
@@ -132,7 +127,7 @@ def test_available_now_with_everything_lost(db, new_topic, kafka):
     db.call("start_stream")
     db.wait_for_state("stopped")
     db.call("reset_stream")
-    delete_records(kafka, topic, 100)
+    kafka.delete_records(topic.name, {0: 100})
     db.call("start_stream")
     db.wait_for_state("stopped")
     assert db.status().lost_offsets == 100 and db.next_offsets() == {0: 100}
@@ -251,7 +246,7 @@ def test_a_position_moves_only_from_where_it_was(db, new_topic, kafka):
     db.create_tables(topic)
     topic.produce_sequence(100)
     db.create_stream(start=False, fail_on_data_loss=False)
-    delete_records(kafka, topic, 60)
+    kafka.delete_records(topic.name, {0: 60})
     db.run("BEGIN")
     db.call("start_stream")
     kafka.suspend()

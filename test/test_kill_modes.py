@@ -40,11 +40,8 @@ MODES = {
 
 def send(topic):
     """What RAW says, in order of time in one partition."""
-    messages = []
-    for n in range(1, MESSAGES + 1):
-        message = {"id": n, "k": n % KEYS, "v": n * 7 % 101,
-                   "at": f"2026-01-01 00:{n // 60:02}:{n % 60:02}+00", "partition": 0}
-        messages.append(message)
+    messages = [{"id": n, "k": n % KEYS, "v": n * 7 % 101, "at": f"2026-01-01 00:{n // 60:02}:{n % 60:02}+00"}
+                for n in range(1, MESSAGES + 1)]
     topic.produce(*messages)
     return messages
 
@@ -55,14 +52,13 @@ def test_kill_9(db, new_topic, mode):
     columns, arguments, expected = MODES[mode]
     db.create_topic_table(topic, COLUMNS)
     db.run(f"CREATE TABLE target ({columns})")
-    db.run("CREATE PROCEDURE public.write_batch(batch_id bigint) LANGUAGE sql AS "
-           "$$ INSERT INTO public.target (id, k) SELECT id, k FROM public.topic $$") if mode == "foreach_batch" else None
     sent = send(topic)
     if mode == "deduplicate":
         topic.produce(*sent[::100])
-    arguments = dict(arguments)
     if mode == "foreach_batch":
-        db.call("create_stream", "s", source="topic", max_offsets_per_trigger=20, **arguments)
+        db.run("CREATE PROCEDURE public.write_batch(batch_id bigint) LANGUAGE sql AS "
+               "$$ INSERT INTO public.target (id, k) SELECT id, k FROM public.topic $$")
+        db.call("create_stream", source="topic", max_offsets_per_trigger=20, **arguments)
     else:
         db.create_stream(max_offsets_per_trigger=20, **arguments)
     done = "SELECT coalesce(sum(next_offset), 0)::bigint >= {} FROM kafka.stream_offset"

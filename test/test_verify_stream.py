@@ -3,7 +3,6 @@
 import time
 
 import pytest
-from confluent_kafka import TopicPartition
 
 from expectations import error
 from harness.processes import wait_until
@@ -11,11 +10,6 @@ from harness.processes import wait_until
 
 def verify(db, columns="*"):
     return db.run(f"SELECT {columns} FROM kafka.verify_stream('s') ORDER BY partition")
-
-
-def delete_records(kafka, topic, before):
-    futures = kafka.admin().delete_records([TopicPartition(topic.name, 0, before)])
-    [future.result(30) for future in futures.values()]
 
 
 def test_running_and_behind(db, topic):
@@ -67,7 +61,7 @@ def test_gap(db, new_topic, kafka):
     db.create_tables(topic)
     topic.produce_sequence(100)
     db.create_stream(start=False)
-    delete_records(kafka, topic, 60)
+    kafka.delete_records(topic.name, {0: 60})
     assert verify(db) == [(0, 0, 60, 100, 40, 60, True, None, "lost: offsets 0 to 59 are gone")]
 
 

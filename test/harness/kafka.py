@@ -158,6 +158,11 @@ class Broker:
         self._finish(self.admin().create_partitions([NewPartitions(name, total)]))
         self._wait_for_partitions(name, total)
 
+    def delete_records(self, name, before):
+        """Removes the messages in front of these offsets, as retention does; before: partition -> offset."""
+        from confluent_kafka import TopicPartition
+        self._finish(self.admin().delete_records([TopicPartition(name, *end) for end in before.items()]))
+
     def delete_topic(self, name):
         self._finish(self.admin().delete_topics([name]))
         wait_until(lambda: name not in self.admin().list_topics(timeout=10).topics,
