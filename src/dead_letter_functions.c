@@ -15,6 +15,7 @@
 #include "funcapi.h"
 #include "micro_batch.h"
 #include "stream_query.h"
+#include "stream_reader.h"
 #include "stream_trust.h"
 #include "topic_schema.h"
 #include "utils/builtins.h"
@@ -285,8 +286,7 @@ check_message_is_there(const Stream *stream, const char *topic, int32 partition,
 {
 	TopicSchema *schema = topic_schema_load(stream_query_topic_table(stream->source));
 	KafkaConsumer *consumer =
-	    kafka_consumer_open(kafka_connection_load(schema->server_id, stream->owner), topic,
-	                        CurrentMemoryContext);
+	    stream_open_lookup_consumer(schema->server_id, topic, stream->owner);
 	KafkaPartitionOffset end = {.partition = partition, .timestamp_ms = KAFKA_OFFSET_LATEST};
 
 	kafka_consumer_lookup_offsets(consumer, &end, 1);

@@ -60,3 +60,15 @@ classify_error(const ErrorData *error)
 			return ERROR_OF_DEFINITION;
 	}
 }
+
+void
+add_to_error_detail(ErrorData *error, const char *sentence)
+{
+	size_t length = error->detail != NULL ? strlen(error->detail) : 0;
+	const char *separator = "";
+
+	/* the detail of a user's RAISE need not be a sentence */
+	if (length > 0)
+		separator = strchr(".!?:;\n", error->detail[length - 1]) != NULL ? " " : ". ";
+	error->detail = psprintf("%s%s%s", length > 0 ? error->detail : "", separator, sentence);
+}

@@ -2,7 +2,7 @@
  *
  * error_class.h
  *	  What an error means for a stream: is it a message's fault, will it pass
- *	  by itself, or must somebody act?
+ *	  by itself, or must somebody act?  And how more is said in it.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,5 +19,8 @@ typedef enum ErrorClass
 } ErrorClass;
 
 extern ErrorClass classify_error(const ErrorData *error);
+
+/* Adds a sentence to the error's detail, in the current memory context. */
+extern void add_to_error_detail(ErrorData *error, const char *sentence);
 
 #endif /* ERROR_CLASS_H */

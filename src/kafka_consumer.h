@@ -89,6 +89,9 @@ typedef struct KafkaEvent
 	char message[512]; /* librdkafka's text; holds no secret */
 } KafkaEvent;
 
+/* A sentence for errdetail: where it happened, as far as that is known, and librdkafka's text. */
+extern char *kafka_event_detail(const KafkaEvent *event);
+
 typedef struct KafkaPartitionOffset
 {
 	int32 partition;

@@ -16,6 +16,16 @@
 #define SYSLOG_WARNING     4
 #define REPEAT_EVENT_AFTER 5000.0 /* ms */
 
+char *
+kafka_event_detail(const KafkaEvent *event)
+{
+	/* an answer that is too large as a whole is about no partition */
+	if (event->partition < 0)
+		return psprintf("%s.", event->message);
+	return psprintf("Partition %d, offset %lld: %s.", event->partition,
+	                (long long) event->offset, event->message);
+}
+
 KafkaEventType
 kafka_report_classify(rd_kafka_resp_err_t code)
 {

@@ -484,8 +484,8 @@ handle_bad_message(StreamRun *run, const Attempt *attempt, BadMessageSearch *sea
 				attempt->error->hint = MemoryContextStrdup(
 				    run->batch_context,
 				    "The stream has used up max_errors or max_errors_per_batch. Correct the "
-				    "cause, "
-				    "or raise the limit with kafka.alter_stream, then use kafka.start_stream.");
+				    "cause, or raise the limit with kafka.alter_stream, then use "
+				    "kafka.start_stream.");
 			ReThrowError(attempt->error);
 		}
 		rejects_add(rejects, first, attempt->error);

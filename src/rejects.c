@@ -91,15 +91,8 @@ rejects_add(Rejects *rejects, int index, ErrorData *error)
 void
 blame_message(const char *topic, const KafkaMessage *message, ErrorData *error)
 {
-	size_t length = error->detail != NULL ? strlen(error->detail) : 0;
-	const char *separator = "";
-
-	/* the detail of a user's RAISE need not be a sentence */
-	if (length > 0)
-		separator = strchr(".!?:;\n", error->detail[length - 1]) != NULL ? " " : ". ";
-	error->detail = psprintf("%s%sTopic \"%s\", partition %d, offset %lld.",
-	                         length > 0 ? error->detail : "", separator, topic,
-	                         message->partition, (long long) message->offset);
+	add_to_error_detail(error, psprintf("Topic \"%s\", partition %d, offset %lld.", topic,
+	                                    message->partition, (long long) message->offset));
 	if (error->hint == NULL)
 		error->hint = pstrdup(
 		    "Correct the target table or the query, then kafka.start_stream goes on at this "

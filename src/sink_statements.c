@@ -18,6 +18,7 @@
 #include "access/relation.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "error_class.h"
 #include "executor/spi.h"
 #include "privileges.h"
 #include "storage/bufmgr.h"
@@ -180,15 +181,13 @@ write_closed_windows(const StatementSink *sink, const StreamWatermark *watermark
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		if (error->elevel == ERROR &&
-		    (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
-		     ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION))
+		/* what would be a message's fault elsewhere is the group's here */
+		if (classify_error(error) == ERROR_OF_MESSAGE)
 		{
-			error->detail = psprintf(
-			    "%s%sIt is the result of a group whose window had ended by %s; the groups are "
-			    "in %s.",
-			    error->detail != NULL ? error->detail : "", error->detail != NULL ? " " : "",
-			    timestamptz_to_str(watermark->watermark), sink->state_name);
+			add_to_error_detail(
+			    error, psprintf("It is the result of a group whose window had ended by %s; the "
+			                    "groups are in %s.",
+			                    timestamptz_to_str(watermark->watermark), sink->state_name));
 			error->hint = pstrdup(
 			    "Correct the target table, or leave the group out by HAVING, with "
 			    "kafka.alter_stream(name, query => ...); then kafka.start_stream goes on.");

@@ -19,6 +19,7 @@
 #include "start_position.h"
 #include "stream_arguments.h"
 #include "stream_query.h"
+#include "stream_reader.h"
 #include "stream_state.h"
 #include "stream_trust.h"
 #include "topic_schema.h"
@@ -36,20 +37,13 @@ PG_FUNCTION_INFO_V1(kafka_drop_stream);
 
 /* --- shared steps --- */
 
-/* A consumer for look-ups, with the connection that the stream's worker will have. */
-static KafkaConsumer *
-open_lookup_consumer(const TopicSchema *schema, Oid owner)
-{
-	return kafka_consumer_open(kafka_connection_load(schema->server_id, owner), schema->topic,
-	                           CurrentMemoryContext);
-}
-
 /* Looks start positions up and stores them as the whole checkpoint. */
 static void
 pin_start_positions(const Stream *stream, const StartOptions *options)
 {
 	TopicSchema *schema = topic_schema_load(stream_query_topic_table(stream->source));
-	KafkaConsumer *consumer = open_lookup_consumer(schema, stream->owner);
+	KafkaConsumer *consumer =
+	    stream_open_lookup_consumer(schema->server_id, schema->topic, stream->owner);
 	KafkaPartitionOffset *positions;
 	int count;
 
@@ -69,7 +63,8 @@ pin_end_positions(const Stream *stream)
 
 	if (stream->trigger == TRIGGER_AVAILABLE_NOW)
 	{
-		KafkaConsumer *consumer = open_lookup_consumer(schema, stream->owner);
+		KafkaConsumer *consumer =
+		    stream_open_lookup_consumer(schema->server_id, schema->topic, stream->owner);
 
 		count = kafka_consumer_partition_count(consumer);
 		ends = kafka_consumer_lookup_range(consumer, 0, count, KAFKA_OFFSET_LATEST);

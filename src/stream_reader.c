@@ -104,6 +104,13 @@ stream_reader_open(const Stream *stream, int worker, const char *topic,
 	return reader;
 }
 
+KafkaConsumer *
+stream_open_lookup_consumer(Oid server_id, const char *topic, Oid owner)
+{
+	return kafka_consumer_open(kafka_connection_load(server_id, owner), topic,
+	                           CurrentMemoryContext);
+}
+
 void
 stream_reader_start(StreamReader *reader)
 {
@@ -288,11 +295,7 @@ handle_event(StreamReader *reader, const KafkaEvent *event)
 			ereport(ERROR,
 			        (errcode(ERRCODE_DATA_CORRUPTED),
 			         errmsg("messages of topic \"%s\" can't be read", reader->topic),
-			         /* an answer that is too large as a whole is about no partition */
-			         event->partition < 0
-			             ? errdetail("%s.", event->message)
-			             : errdetail("Partition %d, offset %lld: %s.", event->partition,
-			                         (long long) event->offset, event->message),
+			         errdetail_internal("%s", kafka_event_detail(event)),
 			         errhint(
 			             "If a message is too large, raise receive_message_max_bytes in the "
 			             "server's options and start the stream again; damaged ones can only "

@@ -55,6 +55,13 @@ extern StreamReader *stream_reader_open(const Stream *stream, int worker, const 
                                         const KafkaConnection *connection,
                                         Checkpoint *checkpoint);
 
+/*
+ * A consumer for questions about a topic of this foreign server, with the connection that the worker
+ * of "owner"'s stream has; in the current memory context.  Raises what kafka_connection_load() and
+ * kafka_consumer_open() do.
+ */
+extern KafkaConsumer *stream_open_lookup_consumer(Oid server_id, const char *topic, Oid owner);
+
 /* Starts to fetch at the checkpoint, which must agree with the log. */
 extern void stream_reader_start(StreamReader *reader);
 

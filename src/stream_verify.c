@@ -17,6 +17,7 @@
 #include "funcapi.h"
 #include "log_check.h"
 #include "stream_query.h"
+#include "stream_reader.h"
 #include "topic_schema.h"
 #include "utils/builtins.h"
 #include "utils/float.h"
@@ -160,8 +161,7 @@ kafka_verify_stream(PG_FUNCTION_ARGS)
 	stream_check_objects(stream);
 	schema = topic_schema_load(stream_query_topic_table(stream->source));
 	checkpoint = checkpoint_load(stream->name, schema->topic);
-	consumer = kafka_consumer_open(kafka_connection_load(schema->server_id, stream->owner),
-	                               schema->topic, CurrentMemoryContext);
+	consumer = stream_open_lookup_consumer(schema->server_id, schema->topic, stream->owner);
 	check = log_check(consumer, checkpoint, (LogShare){0, 1}, true);
 	if (check->other_cluster)
 		ereport(

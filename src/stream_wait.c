@@ -12,6 +12,7 @@
 #include "function_arguments.h"
 #include "progress.h"
 #include "stream_query.h"
+#include "stream_reader.h"
 #include "topic_schema.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -27,8 +28,7 @@ static KafkaPartitionOffset *
 topic_end(const Stream *stream, const TopicSchema *schema, int *count)
 {
 	KafkaConsumer *consumer =
-	    kafka_consumer_open(kafka_connection_load(schema->server_id, stream->owner),
-	                        schema->topic, CurrentMemoryContext);
+	    stream_open_lookup_consumer(schema->server_id, schema->topic, stream->owner);
 	KafkaPartitionOffset *ends;
 
 	*count = kafka_consumer_partition_count(consumer);

@@ -214,10 +214,7 @@ raise_event(TopicRead *read, const KafkaEvent *event)
 			ereport(ERROR,
 			        (errcode(ERRCODE_FDW_ERROR),
 			         errmsg("could not read a message of topic \"%s\"", read->topic),
-			         event->partition < 0
-			             ? errdetail("%s.", event->message)
-			             : errdetail("Partition %d, offset " INT64_FORMAT ": %s.",
-			                         event->partition, event->offset, event->message),
+			         errdetail_internal("%s", kafka_event_detail(event)),
 			         errhint("If it is too large, raise receive_message_max_bytes in the "
 			                 "server's options.")));
 			break;

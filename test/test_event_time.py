@@ -157,6 +157,20 @@ def test_a_window_that_the_target_refuses(db, new_topic, on_error, remedy):
     assert db.value("SELECT count(*) FROM kafka.dead_letter") == 0
 
 
+def test_a_window_that_a_trigger_refuses(db, new_topic):
+    """Any error that would be a message's fault elsewhere says the same."""
+    topic = new_topic(1)
+    create(db, topic, delay="0 s", on_error="dead_letter")
+    db.run("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no' USING DETAIL = 'dd'; END $$; "
+           "CREATE TRIGGER refuse BEFORE INSERT ON target FOR EACH ROW EXECUTE FUNCTION refuse()")
+    send(db, topic, at(1))
+    topic.produce(at(30))
+    failed = db.wait_for_state("failed")
+    assert failed.last_error_sqlstate == "P0001"
+    assert failed.last_error_detail.startswith("dd. It is the result of a group whose window had ended by ")
+    assert "HAVING" in failed.last_error_hint
+
+
 def test_a_watermark_without_a_window_changes_nothing(db, new_topic):
     """As in Spark: accepted, no message is late, no state is forgotten."""
     topic = new_topic(1)
