@@ -40,6 +40,10 @@ rootLogger.appenderRef.console.ref=console
 """
 
 
+def _has_leaders(topic):
+    return all(partition.leader >= 0 for partition in topic.partitions.values())
+
+
 class Broker:
     """Controls: start, stop, kill, suspend, resume.  Its address stays the same.
 
@@ -86,21 +90,26 @@ class Broker:
     def start(self, outlive=False):
         self.process = Process("Kafka", self._java("kafka.Kafka", self._settings), self.log,
                                outlive=outlive)
+        self._wait_until_ready()
+        return self
+
+    def _wait_until_ready(self):
         try:
-            wait_until(self._is_ready, timeout=120, interval=0.05, what="Kafka answers")
+            wait_until(self._is_ready, timeout=120, interval=0.05, what="Kafka answers, and leads all partitions")
         except Exception:
             paths.show_tail(self.log)
             raise
-        return self
 
     def _is_ready(self):
+        """It answers before it has been let in again by the controller, and leads its partitions."""
         from confluent_kafka import KafkaException
         if not self.process.is_running():
             raise RuntimeError("Kafka did not start")
         try:
-            return self.admin().list_topics(timeout=1).brokers
+            metadata = self.admin().list_topics(timeout=1)
         except KafkaException:
             return False
+        return metadata.brokers and all(_has_leaders(topic) for topic in metadata.topics.values())
 
     def admin(self):
         """The one client for requests; it must live as long as its answers are awaited."""
@@ -125,6 +134,7 @@ class Broker:
     def resume(self):
         self._suspended = False
         self.process.send(signal.SIGCONT)
+        self._wait_until_ready()
 
     def ensure_running(self):
         """Puts right what a test left: resumes or starts the broker."""
@@ -171,8 +181,7 @@ class Broker:
     def _wait_for_partitions(self, name, total):
         def all_have_leaders():
             topic = self.admin().list_topics(timeout=10).topics.get(name)
-            return (topic and len(topic.partitions) == total
-                    and all(partition.leader >= 0 for partition in topic.partitions.values()))
+            return topic and len(topic.partitions) == total and _has_leaders(topic)
         wait_until(all_have_leaders, what=f"topic {name} has {total} partitions")
 
     @staticmethod
