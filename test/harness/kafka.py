@@ -103,11 +103,14 @@ class Broker:
     def _is_ready(self):
         """It answers before it has been let in again by the controller, and leads its partitions."""
         from confluent_kafka import KafkaException
-        if not self.process.is_running():
-            raise RuntimeError("Kafka did not start")
         try:
             metadata = self.admin().list_topics(timeout=1)
         except KafkaException:
+            metadata = None
+        # asked afterwards: when this broker could not listen, the answer was another's
+        if not self.process.is_running():
+            raise RuntimeError("Kafka did not start")
+        if not metadata:
             return False
         return metadata.brokers and all(_has_leaders(topic) for topic in metadata.topics.values())
 

@@ -14,7 +14,8 @@ CACHE = pathlib.Path(os.environ["KAFKA_INGEST_CACHE"])
 KAFKA_JARS = CACHE / "kafka-4.1.0"
 KEPT_LOGS = SOURCE / "log"  # of runs that failed; ignored by git
 
-_given_ports = set()
+_system_random = random.SystemRandom()  # tests seed the other one: two programs would draw the same ports
+_port_claims = []  # sockets that live as long as this program
 
 
 class RunDirectory:
@@ -47,21 +48,22 @@ class RunDirectory:
 
 
 def free_port():
-    """A port that nobody listens on.
+    """A port that nobody listens on, and that no other program gets from here while this one runs.
 
     It lies below those that the system gives to outgoing connections: whoever asks
     for a port now and listens on it later would find it taken by one of them.
     """
     while True:
-        port = random.randrange(12_000, 32_000)
-        if port in _given_ports:
-            continue
+        port = _system_random.randrange(12_000, 32_000)
+        claim = socket.socket(socket.AF_UNIX)
         with socket.socket() as listener:
             try:
+                claim.bind(f"\0kafka_ingest-port-{port}")  # the system lets it go when this program ends
                 listener.bind(("127.0.0.1", port))
             except OSError:
+                claim.close()
                 continue
-        _given_ports.add(port)
+        _port_claims.append(claim)
         return port
 
 
