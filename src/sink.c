@@ -89,6 +89,13 @@ sink_create_objects(const Stream *stream)
 }
 
 void
+sink_note_names(const Stream *stream)
+{
+	if (has_groups(stream) && stream_state_is_of_query(stream))
+		aggregate_sink_check_state(stream, stream_query_topic_table(stream->source));
+}
+
+void
 sink_alter_objects(const Stream *stream)
 {
 	/* a state that has something in it stays; sink_create() says whether it will do */

@@ -71,6 +71,9 @@ extern void sink_create_objects(const Stream *stream);
 extern void sink_drop_objects(const Stream *stream);
 extern void sink_reset_objects(const Stream *stream);
 
+/* Before the query of a stream changes: what has been renamed is noted, for the comparison. */
+extern void sink_note_names(const Stream *stream);
+
 /*
  * After the query of a stream has changed.  What it keeps is made anew if it is empty; otherwise
  * it stays, and ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE comes from here or from sink_create() when it

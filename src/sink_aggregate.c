@@ -74,6 +74,13 @@ aggregate_sink_create_state(const Stream *stream, Oid topic_table)
 	stream_state_create(stream, state_definition(aggregate));
 }
 
+void
+aggregate_sink_check_state(const Stream *stream, Oid topic_table)
+{
+	(void) stream_state_check(stream,
+	                          state_definition(stream_aggregate_load(stream, topic_table)));
+}
+
 Sink *
 aggregate_sink_create(const Stream *stream, Oid topic_table)
 {

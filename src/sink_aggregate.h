@@ -18,5 +18,6 @@
  */
 extern Sink *aggregate_sink_create(const Stream *stream, Oid topic_table);
 extern void aggregate_sink_create_state(const Stream *stream, Oid topic_table);
+extern void aggregate_sink_check_state(const Stream *stream, Oid topic_table);
 
 #endif /* SINK_AGGREGATE_H */

@@ -232,17 +232,22 @@ replace_query(Stream *stream, const char *query)
 		                errhint("Create another stream.")));
 }
 
+/* Is it the same column, whatever its name?  One that is gone has been renamed: the query needs it. */
 static bool
-differ(const char *a, const char *b)
+keeps_watermark_column(const Stream *before, const Stream *stream)
 {
-	return (a == NULL) != (b == NULL) || (a != NULL && strcmp(a, b) != 0);
+	if (before->watermark_column == NULL || stream->watermark_column == NULL)
+		return before->watermark_column == stream->watermark_column;
+	return strcmp(before->watermark_column, stream->watermark_column) == 0 ||
+	       get_attnum(stream_query_topic_table(before->source), before->watermark_column) ==
+	           InvalidAttrNumber;
 }
 
 /* Does what a change of definition means for the state that there is. */
 static void
 adapt_state(const Stream *before, const Stream *stream)
 {
-	if (differ(before->watermark_column, stream->watermark_column))
+	if (!keeps_watermark_column(before, stream))
 		watermark_delete(stream->name);
 	sink_alter_objects(stream);
 	CommandCounterIncrement();
@@ -270,7 +275,11 @@ kafka_alter_stream(PG_FUNCTION_ARGS)
 	state_concerned = stream_change_by_arguments(stream, fcinfo);
 	stream_check_objects(stream);
 	if (query != NULL)
+	{
+		if (keeps_watermark_column(&before, stream))
+			sink_note_names(stream);
 		replace_query(stream, query);
+	}
 	if (query != NULL || state_concerned)
 		adapt_state(&before, stream);
 	check_definition(stream);

@@ -5,8 +5,9 @@
  *
  * An ordinary table that belongs to the stream's owner, so that a dump has it and
  * its owner can look into it.  The comments on its columns say what they are; that is
- * also how a changed query is told from the one that the state is of.  What is in the
- * rows is left to the sinks.
+ * also how a changed query is told from the one that the state is of.  Where names
+ * have changed, the query is known by the stored form of its view, which refers to columns by
+ * number: the comment on the table has its fingerprint.  What is in the rows is left to the sinks.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,18 +17,23 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_rewrite.h"
 #include "commands/comment.h"
 #include "commands/extension.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
+#include "rewrite/rewriteSupport.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
+#include "utils/syscache.h"
 
 static char *
 table_name(const Stream *stream)
@@ -60,6 +66,55 @@ stream_state_column(char *name, Oid type, int32 typmod, Oid collation, bool is_k
 	column->is_key = is_key;
 	column->meaning = meaning;
 	return column;
+}
+
+/*
+ * The comment on the table.  Renaming does not change the fingerprint in it, another query
+ * does.  It has no meaning in another database, where the same numbers are other columns.
+ */
+static char *
+table_comment(const Stream *stream)
+{
+	HeapTuple rule = SearchSysCache2(RULERELNAME, ObjectIdGetDatum(stream->source),
+	                                 CStringGetDatum(ViewSelectRuleName));
+	StringInfoData identity;
+	Datum stored;
+	bool is_null;
+	char *action;
+
+	if (!HeapTupleIsValid(rule))
+		return psprintf("state of kafka stream %s", stream->name);
+	stored = SysCacheGetAttr(RULERELNAME, rule, Anum_pg_rewrite_ev_action, &is_null);
+	action = TextDatumGetCString(stored);
+	ReleaseSysCache(rule);
+	initStringInfo(&identity);
+	appendStringInfo(&identity, "%llu %u %u %s", (unsigned long long) GetSystemIdentifier(),
+	                 MyDatabaseId, stream->source, action);
+	return psprintf("state of kafka stream %s, query %016llx", stream->name,
+	                (unsigned long long) DatumGetUInt64(
+	                    hash_any_extended((unsigned char *) identity.data, identity.len, 0)));
+}
+
+/* Says in comments what the table and its columns are; between catalog_begin and catalog_end. */
+static void
+describe(const Stream *stream, const StateDefinition *definition)
+{
+	char *name = stream_state_name(stream);
+	ListCell *cell;
+
+	foreach (cell, definition->columns)
+	{
+		StateColumn *column = lfirst(cell);
+
+		catalog_execute(SPI_OK_UTILITY,
+		                psprintf("COMMENT ON COLUMN %s.%s IS %s", name, column->name,
+		                         quote_literal_cstr(column->meaning)),
+		                0, NULL, NULL, NULL);
+	}
+	catalog_execute(SPI_OK_UTILITY,
+	                psprintf("COMMENT ON TABLE %s IS %s", name,
+	                         quote_literal_cstr(table_comment(stream))),
+	                0, NULL, NULL, NULL);
 }
 
 void
@@ -101,20 +156,7 @@ stream_state_create(const Stream *stream, const StateDefinition *definition)
 		catalog_execute(SPI_OK_UTILITY,
 		                psprintf("CREATE INDEX ON %s (%s)", name, definition->expiry), 0, NULL,
 		                NULL, NULL);
-	foreach (cell, definition->columns)
-	{
-		StateColumn *column = lfirst(cell);
-
-		catalog_execute(SPI_OK_UTILITY,
-		                psprintf("COMMENT ON COLUMN %s.%s IS %s", name, column->name,
-		                         quote_literal_cstr(column->meaning)),
-		                0, NULL, NULL, NULL);
-	}
-	catalog_execute(
-	    SPI_OK_UTILITY,
-	    psprintf("COMMENT ON TABLE %s IS %s", name,
-	             quote_literal_cstr(psprintf("state of kafka stream %s", stream->name))),
-	    0, NULL, NULL, NULL);
+	describe(stream, definition);
 	catalog_execute(SPI_OK_UTILITY,
 	                psprintf("ALTER TABLE %s OWNER TO %s", name,
 	                         quote_identifier(GetUserNameFromId(stream->owner, false))),
@@ -128,19 +170,25 @@ stream_state_create(const Stream *stream, const StateDefinition *definition)
 	recordDependencyOn(&table, &extension, DEPENDENCY_NORMAL);
 }
 
-/* What is said of a state that is not the query's; NULL when it is. */
+/*
+ * What is said of a state that is not the query's; NULL when it is.  same_query: that it is is
+ * known, and *renamed tells whether something is called otherwise now.
+ */
 static char *
-describe_difference(Relation table, const StateDefinition *definition)
+describe_difference(Relation table, const StateDefinition *definition, bool same_query,
+                    bool *renamed)
 {
 	TupleDesc descriptor = RelationGetDescr(table);
 	int count = 0;
 	ListCell *cell;
 
+	*renamed = false;
 	foreach (cell, definition->columns)
 	{
 		StateColumn *column = lfirst(cell);
 		char *meaning;
 		Form_pg_attribute attribute;
+		bool other_meaning;
 
 		if (count >= descriptor->natts)
 			return psprintf("The state has nothing for %s.", column->meaning);
@@ -149,7 +197,9 @@ describe_difference(Relation table, const StateDefinition *definition)
 		if (attribute->attisdropped || meaning == NULL ||
 		    strcmp(NameStr(attribute->attname), column->name) != 0)
 			return psprintf("The state has nothing for %s.", column->meaning);
-		if (strcmp(meaning, column->meaning) != 0 || attribute->atttypid != column->type ||
+		other_meaning = strcmp(meaning, column->meaning) != 0;
+		*renamed |= other_meaning;
+		if ((other_meaning && !same_query) || attribute->atttypid != column->type ||
 		    attribute->attcollation != column->collation)
 			return psprintf("The state has %s where the query has %s.", meaning,
 			                column->meaning);
@@ -172,12 +222,23 @@ stream_state_refuse(const Stream *stream, const char *detail)
 	                 "kafka.reset_stream, then change it; or create another one.")));
 }
 
+bool
+stream_state_is_of_query(const Stream *stream)
+{
+	Oid relid = stream_state_find(stream);
+	char *comment = OidIsValid(relid) ? GetComment(relid, RelationRelationId, 0) : NULL;
+
+	return comment != NULL && strcmp(comment, table_comment(stream)) == 0;
+}
+
 Oid
 stream_state_check(const Stream *stream, const StateDefinition *definition)
 {
 	Oid relid = stream_state_find(stream);
 	Relation table;
 	char *difference;
+	bool same_query;
+	bool renamed;
 
 	if (!OidIsValid(relid))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
@@ -185,10 +246,20 @@ stream_state_check(const Stream *stream, const StateDefinition *definition)
 		                errdetail("Table \"%s\" does not exist.", stream_state_name(stream)),
 		                errhint("Use kafka.drop_stream and create it again.")));
 	table = table_open(relid, AccessShareLock);
-	difference = describe_difference(table, definition);
+	same_query = stream_state_is_of_query(stream);
+	difference = describe_difference(table, definition, same_query, &renamed);
 	table_close(table, NoLock);
 	if (difference != NULL)
 		stream_state_refuse(stream, difference);
+	/* while it is known: a dump has the new names, and the comments that are there now */
+	if ((renamed || !same_query) && !XactReadOnly && !RecoveryInProgress())
+	{
+		CatalogAccess access;
+
+		catalog_begin(&access);
+		describe(stream, definition);
+		catalog_end(&access);
+	}
 	return relid;
 }
 

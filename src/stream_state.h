@@ -42,9 +42,13 @@ extern void stream_state_create(const Stream *stream, const StateDefinition *def
 
 /*
  * Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, with the hint to reset the stream, unless
- * the table was created for this definition.  OID of the table.
+ * the table was created for this definition; what has been renamed since then is the same.
+ * Brings its comments up to date.  OID of the table.
  */
 extern Oid stream_state_check(const Stream *stream, const StateDefinition *definition);
+
+/* Was the table last checked against the stream's source as it is stored now? */
+extern bool stream_state_is_of_query(const Stream *stream);
 
 /* That error, with a detail. */
 pg_noreturn extern void stream_state_refuse(const Stream *stream, const char *detail);

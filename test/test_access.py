@@ -59,6 +59,15 @@ def test_only_the_owner_changes_a_stream(roles):
             roles.run(call, role)
 
 
+def test_strangers_learn_nothing_of_tables(roles):
+    """A target that the caller may not see is refused like one that he may: he is not the owner."""
+    create(roles, start=False)
+    roles.run("CREATE SCHEMA hidden; CREATE TABLE hidden.target (id bigint)")
+    for target, message in (("target", 'must be owner of stream "s"'), ("hidden.target", "permission denied for schema hidden")):
+        with error(message, sqlstate=DENIED):
+            roles.run(f"SELECT kafka.alter_stream('s', target => '{target}')", "other")
+
+
 def test_members_of_the_owner_may_change_it(roles):
     create(roles, start=False)
     roles.run("GRANT {ingest} TO {other}")

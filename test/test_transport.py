@@ -116,6 +116,34 @@ def test_sasl_plain_over_tls(bare_db, secure_kafka, topic, log):
     assert_secret_nowhere(PASSWORD, bare_db, log)
 
 
+def test_secrets_with_every_statement_logged(new_cluster, secure_kafka, topic):
+    """The remedy of doc/security.md for one's own statements; all others have no secrets."""
+    cluster = new_cluster({"log_min_messages": "debug5", "log_statement": "all", "log_min_duration_statement": "0",
+                           "debug_print_plan": "on"}).start()
+    db = Database(cluster)
+    db.run("SET log_statement = 'none'; SET log_min_error_statement = 'panic'; SET log_min_duration_statement = -1;"
+           "SET debug_print_plan = off")
+    use_password(db, secure_kafka, "PLAIN")
+    with error("already exists"):
+        map_user(db, sasl_username=ALICE, sasl_password=PASSWORD)
+    db.run("RESET ALL")
+    assert_stream_reads(db, topic)
+    db.run("EXPLAIN VERBOSE SELECT * FROM topic; SELECT kafka.explain_stream('s'); SELECT kafka.verify_stream('s')")
+    assert "kafka.explain_stream" in cluster.log.read_text()
+    assert_secret_nowhere(PASSWORD, db, cluster.log.read_text)
+
+
+def test_a_small_queue_of_an_authenticated_connection(bare_db, secure_kafka, topic):
+    """Fetching is held back and goes on many times."""
+    use_password(bare_db, secure_kafka, "PLAIN")
+    bare_db.run("ALTER SERVER broker OPTIONS (ADD queued_max_messages_kbytes '100', ADD fetch_message_max_bytes '50000')")
+    bare_db.create_tables(topic)
+    topic.produce_all({"value": {"id": number, "padding": "x" * 1000}, "partition": number % 3}
+                      for number in range(301, 20_301))
+    bare_db.create_stream()
+    assert_exact(bare_db, topic)
+
+
 # --- SCRAM: librdkafka before 2.6.1 can't at a Kafka of today ---------------
 
 @pytest.fixture(scope="module")

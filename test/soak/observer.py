@@ -42,6 +42,8 @@ class Observer:
                 with self._db.connect(autocommit=False) as connection:
                     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                     while not self._stop.is_set() and not self._mistake:
+                        # before the snapshot: to an older one a table is empty that ALTER TABLE has rewritten
+                        connection.execute("LOCK TABLE target, totals, board IN ACCESS SHARE MODE")
                         for name, query in CHECKS.items():
                             found, expected = connection.execute(query).fetchone()
                             if found != expected:
