@@ -80,8 +80,19 @@ class Streams:
         for name in STREAMS:
             self.db.call("start_stream", name)
         for name in STREAMS:
-            self.db.process_all_available(name, timeout="55 s")
+            try:
+                self.db.process_all_available(name, timeout="55 s")
+            except psycopg.errors.QueryCanceled:
+                self.show()
+                raise
         self.check_states()
+
+    def show(self):
+        """What the streams and their workers say of themselves, for the log of a run that fails."""
+        for view in ("kafka.stream_status", "kafka.stream_worker", "kafka.stream_lag",
+                     "(SELECT * FROM kafka.stream_progress ORDER BY 1 DESC LIMIT 10)", "pg_stat_activity"):
+            for row, in self.db.run(f"SELECT jsonb_strip_nulls(to_jsonb(t)) FROM {view} t"):
+                print(view, json.dumps(row), flush=True)
 
     # --- what must be there ------------------------------------------------
 
