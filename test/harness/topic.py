@@ -3,7 +3,7 @@
 import contextlib
 import json
 
-from confluent_kafka import Consumer, IsolationLevel, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from harness.processes import wait_until
@@ -95,9 +95,17 @@ class Topic:
         """Per partition, Kafka's answer: the end (read_committed), or for a timestamp in ms."""
         spec = OffsetSpec.for_timestamp(timestamp) if isinstance(timestamp, int) else timestamp
         request = {TopicPartition(self.name, partition): spec for partition in range(self.partitions)}
-        futures = self.admin.list_offsets(request, request_timeout=30,
-                                                   isolation_level=isolation_level)
-        return {place.partition: future.result().offset for place, future in futures.items()}
+
+        def answer():
+            futures = self.admin.list_offsets(request, request_timeout=30, isolation_level=isolation_level)
+            try:
+                return {place.partition: future.result().offset for place, future in futures.items()}
+            except KafkaException as error:
+                if error.args[0].retriable():  # the client has not heard yet that the broker was started anew
+                    return None
+                raise
+
+        return wait_until(answer, what=f"offsets of {self.name}")
 
     def messages(self):
         """All committed messages, as Kafka's own client reads them."""

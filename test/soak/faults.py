@@ -44,6 +44,9 @@ class Faults:
         self._broker.ensure_running()
         if not self._cluster.process.is_running():
             self._cluster.start()
+        self._db.reconnect()
+        for stream in STREAMS:
+            self._run("SELECT kafka.alter_stream(%s, max_offsets_per_trigger => 0, trigger_interval => '0')", stream)
 
     def _run(self, statement, *parameters):
         """A connection of its own, as any of the others may just have been killed."""
