@@ -158,14 +158,18 @@ aggregate_target_load(const Stream *stream, const StreamAggregate *aggregate, Oi
 		                       RelationGetRelationName(target->relation)),
 		                errdetail("Rows that are there already must be found and changed."),
 		                errhint("Use a table as the target.")));
+	if (stream->mode != MODE_APPEND && target->relation->rd_rules != NULL)
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("target \"%s\" has rules", RelationGetRelationName(target->relation)),
+		         errdetail("They would rewrite the statements that find and change its rows."),
+		         errhint("Use triggers instead of rules, or another table as the target.")));
 	target->name =
 	    quote_qualified_identifier(get_namespace_name(RelationGetNamespace(target->relation)),
 	                               RelationGetRelationName(target->relation));
 	/* only complete mode compares a result with rows; elsewhere an INSERT converts it */
-	outputs = stream_aggregate_outputs(aggregate, state_table,
-	                                   stream->mode == MODE_COMPLETE || aggregate->keys == NIL
-	                                       ? target->relation
-	                                       : NULL);
+	outputs = stream_aggregate_outputs(aggregate, state_table, target->relation,
+	                                   stream->mode == MODE_COMPLETE || aggregate->keys == NIL);
 	foreach (cell, outputs)
 	{
 		AggregateOutput *output = lfirst(cell);

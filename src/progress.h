@@ -133,6 +133,12 @@ extern bool progress_available(void);
 /* ERROR with the hint to set shared_preload_libraries. */
 extern void progress_require_available(void);
 
+/*
+ * ERRCODE_FEATURE_NOT_SUPPORTED when this process is a worker of the stream; action: "stop",
+ * what it can't do to itself.
+ */
+extern void progress_refuse_in_worker(int64 stream_id, const char *action);
+
 /* --- for SQL functions: transactional requests (progress_requests.c) --- */
 
 /*

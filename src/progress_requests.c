@@ -346,7 +346,7 @@ progress_stop_now(int64 stream_id, int workers, bool forget)
 
 	if (!progress_available())
 		return;
-	progress_refuse_in_worker(stream_id);
+	progress_refuse_in_worker(stream_id, "stop");
 
 	/*
 	 * What has no slot has no worker; the slots are for the start-up scan, which

@@ -87,9 +87,6 @@ extern int64 progress_restart_delay(int failures);
 extern bool progress_want(Oid database_id, int64 stream_id, int worker, const char *stream_name,
                           Oid owner);
 
-/* ERRCODE_FEATURE_NOT_SUPPORTED when this process is a worker of the stream. */
-extern void progress_refuse_in_worker(int64 stream_id);
-
 /* --- reading, for the status functions --- */
 
 /* Copies slot number index, except for its mutex; false when it is not in use. */

@@ -150,12 +150,15 @@ progress_stop_requested(void)
 }
 
 void
-progress_refuse_in_worker(int64 stream_id)
+progress_refuse_in_worker(int64 stream_id, const char *action)
 {
 	if (my_slot != NULL && my_slot->stream_id == stream_id)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("stream \"%s\" cannot stop itself", my_slot->stream_name),
-		                errhint("Stop it from another session.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("stream \"%s\" cannot %s itself", my_slot->stream_name, action),
+		         errdetail(
+		             "A procedure or trigger that runs in a batch of the stream asks for it."),
+		         errhint("Do it in another session.")));
 }
 
 bool

@@ -74,11 +74,11 @@ extern char *stream_aggregate_batch_query(const StreamAggregate *aggregate);
 extern char *stream_aggregate_rows_query(const StreamAggregate *aggregate);
 
 /*
- * The columns of the result, of AggregateOutput *, over rows of a state table.
- * With a target, values are converted to the types of its columns.
+ * The columns of the result, of AggregateOutput *, over rows of a state table, with the
+ * collations of the target's columns; "convert": with their types, too.
  */
 extern List *stream_aggregate_outputs(const StreamAggregate *aggregate, Oid state_table,
-                                      Relation target);
+                                      Relation target, bool convert);
 
 /* HAVING in terms of "s", NULL without; " ORDER BY ... LIMIT ...", "" without. */
 extern char *stream_aggregate_having(const StreamAggregate *aggregate, Oid state_table);

@@ -244,29 +244,50 @@ result_mutator(Node *node, const StreamAggregate *aggregate)
 	return expression_tree_mutator(node, result_mutator, (void *) aggregate);
 }
 
-/* The SQL of an expression of the query, as one over a row "s" of the state table. */
+/* So that a comparison with the column knows by which collation, whatever the query's is. */
+static Node *
+with_collation_of(Node *node, Form_pg_attribute column)
+{
+	CollateExpr *collate;
+
+	if (!OidIsValid(column->attcollation) || !OidIsValid(get_typcollation(exprType(node))) ||
+	    exprCollation(node) == column->attcollation)
+		return node;
+	collate = makeNode(CollateExpr);
+	collate->arg = (Expr *) node;
+	collate->collOid = column->attcollation;
+	collate->location = -1;
+	return (Node *) collate;
+}
+
+/*
+ * The SQL of an expression of the query, as one over a row "s" of the state table; for a
+ * column of the target with its collation, and converted to its type.
+ */
 static char *
 result_text(const StreamAggregate *aggregate, Oid state_table, Node *expression,
-            Form_pg_attribute convert_to)
+            Form_pg_attribute column, bool convert)
 {
 	Node *node = result_mutator(expression, aggregate);
 
 	/* elements of arrays stay as they are: an explicit cast would cut them silently */
-	if (convert_to != NULL &&
-	    (convert_to->atttypmod < 0 || !OidIsValid(get_element_type(convert_to->atttypid))))
+	if (convert && (column->atttypmod < 0 || !OidIsValid(get_element_type(column->atttypid))))
 	{
-		Node *converted = coerce_to_target_type(NULL, node, exprType(node),
-		                                        convert_to->atttypid, convert_to->atttypmod,
-		                                        COERCION_ASSIGNMENT, COERCE_EXPLICIT_CALL, -1);
+		Node *converted = coerce_to_target_type(NULL, node, exprType(node), column->atttypid,
+		                                        column->atttypmod, COERCION_ASSIGNMENT,
+		                                        COERCE_EXPLICIT_CALL, -1);
 
 		if (converted != NULL)
 			node = converted;
 	}
+	if (column != NULL)
+		node = with_collation_of(node, column);
 	return stream_query_deparse_expression(node, state_table, "s");
 }
 
 List *
-stream_aggregate_outputs(const StreamAggregate *aggregate, Oid state_table, Relation target)
+stream_aggregate_outputs(const StreamAggregate *aggregate, Oid state_table, Relation target,
+                         bool convert)
 {
 	List *outputs = NIL;
 	ListCell *cell;
@@ -275,17 +296,16 @@ stream_aggregate_outputs(const StreamAggregate *aggregate, Oid state_table, Rela
 	{
 		TargetEntry *entry = lfirst_node(TargetEntry, cell);
 		AggregateOutput *output;
-		Form_pg_attribute attribute = NULL;
+		Form_pg_attribute attribute;
 
 		if (entry->resjunk)
 			continue;
-		if (target != NULL)
-			attribute = TupleDescAttr(RelationGetDescr(target),
-			                          get_attnum(RelationGetRelid(target), entry->resname) - 1);
+		attribute = TupleDescAttr(RelationGetDescr(target),
+		                          get_attnum(RelationGetRelid(target), entry->resname) - 1);
 		output = palloc(sizeof(AggregateOutput));
 		output->name = entry->resname;
 		output->expression =
-		    result_text(aggregate, state_table, (Node *) entry->expr, attribute);
+		    result_text(aggregate, state_table, (Node *) entry->expr, attribute, convert);
 		outputs = lappend(outputs, output);
 	}
 	return outputs;
@@ -296,7 +316,7 @@ stream_aggregate_having(const StreamAggregate *aggregate, Oid state_table)
 {
 	if (aggregate->query->havingQual == NULL)
 		return NULL;
-	return result_text(aggregate, state_table, aggregate->query->havingQual, NULL);
+	return result_text(aggregate, state_table, aggregate->query->havingQual, NULL, false);
 }
 
 char *
@@ -315,13 +335,13 @@ stream_aggregate_order(const StreamAggregate *aggregate, Oid state_table)
 		if (IsA(entry->expr, Const))
 			continue; /* would be taken for the number of a column */
 		appendStringInfo(&text, "%s%s USING %s NULLS %s", text.len > 0 ? ", " : " ORDER BY ",
-		                 result_text(aggregate, state_table, (Node *) entry->expr, NULL),
+		                 result_text(aggregate, state_table, (Node *) entry->expr, NULL, false),
 		                 stream_query_operator(clause->sortop),
 		                 clause->nulls_first ? "FIRST" : "LAST");
 	}
 	if (query->limitCount != NULL)
 	{
-		char *count = result_text(aggregate, state_table, query->limitCount, NULL);
+		char *count = result_text(aggregate, state_table, query->limitCount, NULL, false);
 
 		if (query->limitOption == LIMIT_OPTION_WITH_TIES)
 			appendStringInfo(&text, " FETCH FIRST (%s) ROWS WITH TIES", count);

@@ -74,6 +74,7 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 	require_argument(fcinfo, 1, "timeout");
 	progress_require_available();
 	stream = stream_load_owned(name, false);
+	progress_refuse_in_worker(stream->stream_id, "wait for");
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -317,3 +317,27 @@ def test_rows_take_each_others_place_in_a_unique_index(db, topic, mode, query, t
         produce(topic, orders(30, first))
         db.process_all_available()
         assert len(db.run("SELECT * FROM target")) == 1
+
+
+@pytest.mark.parametrize("mode, having", [("update", ""), ("update", "HAVING count(*) % 2 = 0"), ("complete", ""),
+                                          ("complete", "ORDER BY count(*) DESC, customer, note LIMIT 4")])
+@pytest.mark.parametrize("constraint", ["UNIQUE NULLS NOT DISTINCT (customer, note)", "PRIMARY KEY (customer, note)"])
+def test_a_target_with_another_collation(db, topic, mode, having, constraint):
+    """Groups are compared with rows of the target by the target's collations, whatever the query's are."""
+    query = ("SELECT customer, note, count(*) AS n, max(note) AS last FROM topic WHERE customer IS NOT NULL AND "
+             f"note IS NOT NULL GROUP BY customer, note {having}")
+    if constraint.startswith("UNIQUE"):
+        query = query.replace("customer IS NOT NULL AND note IS NOT NULL", "true")
+    prepare(db, topic, query, 'CREATE TABLE target (customer text COLLATE "C", note varchar COLLATE "POSIX", n bigint, '
+            f'last text COLLATE "C", {constraint})', mode)
+    for first in (1, 101):
+        produce(topic, orders(100, first))
+        check(db, query)
+
+
+@pytest.mark.parametrize("mode", ["update", "complete"])
+def test_a_target_with_rules_is_refused(db, topic, mode):
+    with error("target \"target\" has rules", detail="rewrite the statements", hint="triggers", sqlstate="0A000"):
+        prepare(db, topic, "SELECT customer, count(*) AS n FROM topic GROUP BY customer",
+                "CREATE TABLE target (customer text PRIMARY KEY, n bigint); "
+                "CREATE RULE r AS ON DELETE TO target DO ALSO NOTIFY gone", mode)

@@ -89,6 +89,16 @@ def test_a_procedure_can_not_stop_its_own_stream(db, topic):
     assert "cannot stop itself" in db.wait_for_state("failed").last_error
 
 
+def test_a_procedure_can_not_wait_for_its_own_stream(db, topic):
+    db.create_topic_table(topic, "id bigint")
+    create_procedure(db, "PERFORM kafka.process_all_available('s');")
+    create_foreach_stream(db)
+    topic.produce({"id": 1})
+    failed = db.wait_for_state("failed")
+    assert "cannot wait for itself" in failed.last_error
+    assert "another session" in failed.last_error_hint
+
+
 def test_a_dropped_procedure_stops_the_stream(db, topic):
     db.create_topic_table(topic, "id bigint")
     create_procedure(db, "NULL;")
