@@ -341,3 +341,9 @@ def test_a_target_with_rules_is_refused(db, topic, mode):
         prepare(db, topic, "SELECT customer, count(*) AS n FROM topic GROUP BY customer",
                 "CREATE TABLE target (customer text PRIMARY KEY, n bigint); "
                 "CREATE RULE r AS ON DELETE TO target DO ALSO NOTIFY gone", mode)
+
+
+@pytest.mark.parametrize("mode", ["update", "complete"])
+def test_on_conflict_is_refused(db, topic, mode):
+    with error("mode \"append\" only", detail="row of a group", hint="Leave on_conflict out", sqlstate="22023"):
+        prepare(db, topic, *QUERIES[0], mode, on_conflict="ignore")
