@@ -26,7 +26,9 @@
 #include "executor/spi.h"
 #include "heap_row.h"
 #include "nodes/makefuncs.h"
+#include "optimizer/optimizer.h"
 #include "privileges.h"
+#include "sorted_indexes.h"
 #include "stream_query.h"
 #include "tcop/dest.h"
 #include "utils/memutils.h"
@@ -40,6 +42,9 @@
 
 /* bytes of rows after which their WAL shall be flushed: the default of wal_writer_flush_after */
 #define FLUSH_WAL_AFTER (1024 * 1024)
+
+/* messages for which sorting the entries of indexes pays */
+#define SORTED_MESSAGES 1000
 
 typedef struct AppendSink
 {
@@ -61,6 +66,7 @@ typedef struct RowBuffer
 	ResultRelInfo *target;
 	HeapRowFormer *former; /* NULL: the table's rows are not formed here */
 	BulkInsertState bulk_insert;
+	SortedIndexes *indexes; /* NULL: entries of indexes are inserted with their rows */
 	CommandId command_id;
 	TupleTableSlot *slots[BUFFERED_ROWS];
 	int origins[BUFFERED_ROWS]; /* the message that the scan was at */
@@ -143,7 +149,9 @@ row_buffer_flush(RowBuffer *buffer)
 	{
 		/* if the row violates a constraint, its message shall be suspected */
 		buffer->messages->current = buffer->origins[i];
-		if (target->ri_NumIndices > 0)
+		if (buffer->indexes != NULL)
+			sorted_indexes_add(buffer->indexes, buffer->slots[i], buffer->origins[i]);
+		else if (target->ri_NumIndices > 0)
 			list_free(insert_index_tuples(target, buffer->slots[i], estate));
 		ExecClearTuple(buffer->slots[i]);
 	}
@@ -259,9 +267,13 @@ row_buffer_destroy(DestReceiver *receiver)
 {
 }
 
-/* Runs the input of a plain INSERT into a row buffer; returns the number of rows. */
+/*
+ * Runs the input of a plain INSERT into a row buffer; returns the number of rows.
+ * sort_indexes: entries of indexes may come after all rows.
+ */
 static uint64
-sink_insert_buffered(PlannedStmt *insert, ModifyTable *node, TopicScanBatch *messages)
+sink_insert_buffered(PlannedStmt *insert, ModifyTable *node, TopicScanBatch *messages,
+                     bool sort_indexes)
 {
 	RowBuffer *buffer = palloc0(sizeof(RowBuffer));
 	PlannedStmt *select = palloc(sizeof(PlannedStmt));
@@ -292,9 +304,13 @@ sink_insert_buffered(PlannedStmt *insert, ModifyTable *node, TopicScanBatch *mes
 	ExecInitResultRelation(query->estate, buffer->target, linitial_int(node->resultRelations));
 	ExecOpenIndices(buffer->target, false);
 	buffer->former = row_buffer_former(buffer->target->ri_RelationDesc);
+	if (sort_indexes)
+		buffer->indexes = sorted_indexes_create(buffer->target, buffer->estate);
 
 	run_to_completion(query);
 	row_buffer_flush(buffer);
+	if (buffer->indexes != NULL)
+		sorted_indexes_insert(buffer->indexes, &messages->current);
 	rows = buffer->rows;
 
 	for (int i = 0; i < BUFFERED_ROWS && buffer->slots[i] != NULL; i++)
@@ -329,6 +345,18 @@ sink_refresh_defaults(AppendSink *sink)
 	sink->generation = source->generation;
 }
 
+/*
+ * Only in large batches, and not where a function of the query could look for rows of this
+ * batch by an index that has no entries of them yet.
+ */
+static bool
+sink_may_sort_indexes(AppendSink *sink, const SinkBatch *batch)
+{
+	return !batch->is_part && batch->messages->count >= SORTED_MESSAGES &&
+	       !contain_volatile_functions_not_nextval(
+	           (Node *) linitial_node(Query, sink_plan_source(sink)->query_list));
+}
+
 static bool
 append_sink_is_stale(Sink *self)
 {
@@ -354,7 +382,7 @@ append_sink_write(Sink *self, SinkBatch *batch)
 	{
 		batch->output_rows =
 		    (int64) sink_insert_buffered(linitial_node(PlannedStmt, plan->stmt_list), plain,
-		                                 batch->messages);
+		                                 batch->messages, sink_may_sort_indexes(sink, batch));
 		ReleaseCachedPlan(plan, CurrentResourceOwner);
 	}
 	else
