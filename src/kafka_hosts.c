@@ -88,7 +88,9 @@ split_host(const char *text, char *host, int *port)
 	{
 		int inside = bracket == NULL ? 0 : (int) (bracket - text - 1);
 
-		if (bracket == NULL || end - text > HOST_NAME_LENGTH)
+		/* librdkafka takes what is between the brackets for the host, and passes over the rest */
+		if (bracket == NULL || end - text > HOST_NAME_LENGTH ||
+		    (bracket + 1 != end && bracket[1] != '/'))
 			return false;
 		return snprintf(host, HOST_NAME_LENGTH, "%.*s%.*s", inside, text + 1,
 		                (int) (end - bracket - 1), bracket + 1) > 0;

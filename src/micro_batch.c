@@ -22,6 +22,7 @@
 #include "privileges.h"
 #include "storage/lmgr.h"
 #include "stream_trust.h"
+#include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -67,14 +68,17 @@ become_owner(const Stream *stream, OwnerIdentity *saved)
 	SetUserIdAndSecContext(stream->owner, saved->security_context |
 	                                          SECURITY_LOCAL_USERID_CHANGE |
 	                                          SECURITY_RESTRICTED_OPERATION);
-	stream_trust_guard(stream->owner);
+	/* what code of the batch sets, in its own functions or others', ends with it */
+	saved->guc_nest_level = NewGUCNestLevel();
+	stream_trust_guard_begin(stream->owner);
 }
 
 void
 restore_identity(const OwnerIdentity *saved)
 {
+	stream_trust_guard_end();
+	AtEOXact_GUC(false, saved->guc_nest_level);
 	SetUserIdAndSecContext(saved->user_id, saved->security_context);
-	stream_trust_guard(InvalidOid);
 }
 
 /*

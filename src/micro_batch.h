@@ -62,11 +62,15 @@ extern int64 micro_batch_next_id(const StreamRun *run);
  */
 extern bool micro_batch_begin_transaction(const Stream *stream);
 
-/* As, and back from, the stream's owner, in a security-restricted operation. */
+/*
+ * As, and back from, the stream's owner, in a security-restricted operation; settings that were changed
+ * between are as before.
+ */
 typedef struct OwnerIdentity
 {
 	Oid user_id;
 	int security_context;
+	int guc_nest_level;
 } OwnerIdentity;
 
 extern void become_owner(const Stream *stream, OwnerIdentity *saved);

@@ -17,6 +17,7 @@
 #include "catalog/namespace.h"
 #include "utils/array.h"
 #include "storage/lmgr.h"
+#include "stream_view.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -137,16 +138,26 @@ row_strings(MemoryContext context, int column)
 	return strings;
 }
 
+/* Constraints keep such rows out, until a superuser takes the constraints away. */
+pg_noreturn static void
+raise_damaged(const char *detail)
+{
+	ereport(ERROR,
+	        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+	         errmsg("a row of kafka.stream is damaged"), errdetail_internal("%s", detail),
+	         errhint("Correct it, or delete it and create the stream again.")));
+}
+
 /* The index of a column's word in a list of words. */
 static int
 row_word(int column, const char *const *words, int count)
 {
 	char *word = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
 
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < count && word != NULL; i++)
 		if (strcmp(word, words[i]) == 0)
 			return i;
-	elog(ERROR, "unknown word \"%s\" in kafka.stream", word);
+	raise_damaged(word ? psprintf("There is no \"%s\".", word) : "A column is null.");
 }
 
 static Stream *
@@ -200,6 +211,11 @@ stream_fetch(const char *condition, Oid type, Datum value)
 		stream->max_errors_per_batch = DatumGetInt64(row_datum(25));
 		stream->workers = DatumGetInt32(row_datum(26));
 		stream->fail_on_data_loss = DatumGetBool(row_datum(27));
+		if (stream->name == NULL || strlen(stream->name) >= NAMEDATALEN)
+			raise_damaged("A name has from 1 to 63 bytes.");
+		if (stream->workers < 1 || stream->workers > STREAM_MAX_WORKERS)
+			raise_damaged(
+			    psprintf("Stream \"%s\" has %d workers.", stream->name, stream->workers));
 	}
 	catalog_end(&access);
 	return stream;
@@ -319,12 +335,6 @@ stream_settings(const Stream *stream, Oid *types, Datum *values, char *nulls)
 	Assert(count == STREAM_SETTINGS);
 }
 
-static char *
-stream_view_name(int64 stream_id)
-{
-	return psprintf("kafka.stream_%lld_query", (long long) stream_id);
-}
-
 /* Does this query about a role give a row? */
 static bool
 holds_for_role(const char *query, Oid role)
@@ -394,7 +404,7 @@ stream_change_owner(Stream *stream, Oid owner)
 	catalog_execute(SPI_OK_UPDATE, "UPDATE kafka.stream SET owner = $2 WHERE stream_id = $1", 2,
 	                types, values, NULL);
 	catalog_execute(SPI_OK_UTILITY,
-	                psprintf("ALTER VIEW IF EXISTS %s OWNER TO %s",
+	                psprintf("ALTER VIEW IF EXISTS kafka.%s OWNER TO %s",
 	                         stream_view_name(stream->stream_id), name),
 	                0, NULL, NULL, NULL);
 	record_owner(owner);
@@ -508,33 +518,6 @@ stream_record_failure(int64 stream_id, const ErrorData *error)
 	catalog_end(&access);
 }
 
-Oid
-stream_create_query_view(const Stream *stream, const char *query)
-{
-	CatalogAccess access;
-	char *view_name = stream_view_name(stream->stream_id);
-	char *sql;
-	Oid view_id;
-
-	catalog_begin(&access);
-	/* the query comes deparsed, with every name qualified: see stream_query.c */
-	if (stream->query_view)
-		catalog_execute(SPI_OK_UTILITY, psprintf("DROP VIEW IF EXISTS %s", view_name), 0, NULL,
-		                NULL, NULL);
-	sql = psprintf("CREATE VIEW %s AS %s", view_name, query);
-	catalog_execute(SPI_OK_UTILITY, sql, 0, NULL, NULL, NULL);
-	sql = psprintf("ALTER VIEW %s OWNER TO %s", view_name,
-	               quote_identifier(GetUserNameFromId(stream->owner, false)));
-	catalog_execute(SPI_OK_UTILITY, sql, 0, NULL, NULL, NULL);
-	sql = psprintf("COMMENT ON VIEW %s IS %s", view_name,
-	               quote_literal_cstr(psprintf("query of kafka stream %s", stream->name)));
-	catalog_execute(SPI_OK_UTILITY, sql, 0, NULL, NULL, NULL);
-	view_id =
-	    get_relname_relid(view_name + strlen("kafka."), get_namespace_oid("kafka", false));
-	catalog_end(&access);
-	return view_id;
-}
-
 void
 stream_delete(const Stream *stream)
 {
@@ -548,7 +531,8 @@ stream_delete(const Stream *stream)
 	forget_owner(stream->owner);
 	if (stream->query_view)
 		catalog_execute(SPI_OK_UTILITY,
-		                psprintf("DROP VIEW IF EXISTS %s", stream_view_name(stream->stream_id)),
+		                psprintf("DROP VIEW IF EXISTS kafka.%s",
+		                         stream_view_name(stream->stream_id)),
 		                0, NULL, NULL, NULL);
 	catalog_end(&access);
 }
@@ -566,7 +550,7 @@ stream_check_objects(const Stream *stream)
 		                errmsg("source of stream \"%s\" does not exist", stream->name),
 		                errdetail("It has been dropped, or was never there."),
 		                errhint("Use kafka.drop_stream and create the stream again.")));
-	if (OidIsValid(stream->target) && get_rel_relkind(stream->target) == '\0')
+	if (stream->foreach_batch == NULL && get_rel_relkind(stream->target) == '\0')
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
 		                errmsg("target of stream \"%s\" does not exist", stream->name),
 		                errdetail("It has been dropped, or was never there."),

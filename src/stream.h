@@ -119,9 +119,6 @@ extern void stream_record_failure(int64 stream_id, const ErrorData *error);
 /* Removes the row, the checkpoint with it, and the view of its query. */
 extern void stream_delete(const Stream *stream);
 
-/* Creates the view of a query for the stream's owner, in place of the one it has. */
-extern Oid stream_create_query_view(const Stream *stream, const char *query);
-
 /* The next stream_id, for a stream that is about to be stored. */
 extern int64 stream_next_id(void);
 

@@ -13,6 +13,7 @@
 #include "sink.h"
 #include "stream.h"
 #include "stream_query.h"
+#include "stream_trust.h"
 #include "topic_schema.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -50,7 +51,9 @@ kafka_explain_stream(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 
 	/* planned as the worker does: as the owner */
+	stream_check_objects(stream);
 	become_owner(stream, &saved);
+	stream_trust_check(stream);
 	topic_table = stream_query_topic_table(stream->source);
 	schema = topic_schema_load(topic_table);
 	sink = sink_create(stream, topic_table);

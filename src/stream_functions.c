@@ -22,6 +22,7 @@
 #include "stream_reader.h"
 #include "stream_state.h"
 #include "stream_trust.h"
+#include "stream_view.h"
 #include "topic_schema.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
@@ -147,8 +148,8 @@ kafka_create_stream(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(CREATE_QUERY))
 	{
 		stream->source =
-		    stream_create_query_view(stream,
-		                             stream_query_qualify(text_argument(fcinfo, CREATE_QUERY)));
+		    stream_view_create(stream,
+		                       stream_query_analyze(text_argument(fcinfo, CREATE_QUERY)));
 		stream->query_view = true;
 		CommandCounterIncrement();
 	}
@@ -221,7 +222,7 @@ replace_query(Stream *stream, const char *query)
 {
 	Oid topic_table = stream_query_topic_table(stream->source);
 
-	stream->source = stream_create_query_view(stream, stream_query_qualify(query));
+	stream->source = stream_view_create(stream, stream_query_analyze(query));
 	stream->query_view = true;
 	CommandCounterIncrement();
 	if (stream_query_topic_table(stream->source) != topic_table)

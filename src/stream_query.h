@@ -14,10 +14,10 @@
 #include "stream.h"
 
 /*
- * Analyzes the text of a query as the current user, with its search_path, and
- * returns it with every name qualified.  ERRCODE_SYNTAX_ERROR unless it is one SELECT.
+ * Analyzes the text of a query as the current user, with its search_path.
+ * ERRCODE_SYNTAX_ERROR unless it is one SELECT.
  */
-extern char *stream_query_qualify(const char *query);
+extern Query *stream_query_analyze(const char *query);
 
 /*
  * The one topic table that a source reads.  Raises ERRCODE_WRONG_OBJECT_TYPE when source is

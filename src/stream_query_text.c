@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * stream_query_text.c
- *	  Queries and expressions as SQL text, with every name qualified.
+ *	  From the text of a query to its tree, and from trees to SQL text with every
+ *	  name qualified.
  *
- * A query is stored as a view: PostgreSQL itself keeps its names resolved and
- * its dependencies tracked.  What a query may be is left to stream_query.c.
+ * How a query is stored is left to stream_view.c, what it may be to stream_query.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,7 +25,7 @@
 #include "utils/ruleutils.h"
 #include "utils/syscache.h"
 
-/* --- analysis and qualification of a query given as text --- */
+/* --- analysis of a query given as text --- */
 
 /* PostgreSQL would say that a foreign table can't be sampled, but not what to do. */
 static bool
@@ -80,8 +80,8 @@ analyze_and_rewrite(RawStmt *statement, const char *query_text)
 	return queries;
 }
 
-char *
-stream_query_qualify(const char *query_text)
+Query *
+stream_query_analyze(const char *query_text)
 {
 	List *statements = pg_parse_query(query_text);
 	List *queries;
@@ -118,7 +118,7 @@ stream_query_qualify(const char *query_text)
 		         errdetail("A stream writes one table, its target."),
 		         errhint("Use a trigger on the target table for further writes.")));
 
-	return stream_query_deparse(query);
+	return query;
 }
 
 /* With only pg_catalog visible, the deparser qualifies all other names. */

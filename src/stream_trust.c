@@ -139,15 +139,25 @@ refuse_relation(const TrustContext *context, Oid relid, const char *what)
 
 /* --- functions, when they are called --- */
 
-static Oid guarded_owner = InvalidOid;
-static SubTransactionId guarding_subtransaction = InvalidSubTransactionId;
+/* A stream may be called for within the batch of another: the last one counts. */
+#define GUARDS_AT_MOST 16
+
+typedef struct Guard
+{
+	Oid owner;
+	SubTransactionId subtransaction;
+} Guard;
+
+static Guard guard_stack[GUARDS_AT_MOST];
+static int guard_count = 0;
 static needs_fmgr_hook_type next_needs_hook = NULL;
 static fmgr_hook_type next_hook = NULL;
 
 static bool
 guards(Oid function)
 {
-	return OidIsValid(guarded_owner) && !function_is_trusted(function, guarded_owner);
+	return guard_count > 0 &&
+	       !function_is_trusted(function, guard_stack[guard_count - 1].owner);
 }
 
 static bool
@@ -156,38 +166,46 @@ needs_look(Oid function)
 	return (next_needs_hook && next_needs_hook(function)) || guards(function);
 }
 
+/* Does what runs now have the rights that are guarded? */
+static bool
+is_guarded(void)
+{
+	return guard_count > 0 && GetUserId() == guard_stack[guard_count - 1].owner &&
+	       InSecurityRestrictedOperation();
+}
+
 static void
 look_at_call(FmgrHookEventType event, FmgrInfo *function, Datum *argument)
 {
-	if (event == FHET_START && GetUserId() == guarded_owner &&
-	    InSecurityRestrictedOperation() && guards(function->fn_oid))
-		refuse_function(function->fn_oid, guarded_owner);
+	if (event == FHET_START && is_guarded() && guards(function->fn_oid))
+		refuse_function(function->fn_oid, guard_stack[guard_count - 1].owner);
 	if (next_hook)
 		next_hook(event, function, argument);
 }
 
-/* An error ends what was guarded, but not one that is caught further in. */
+/* An error ends what was guarded in it, and nothing else. */
 static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId subtransaction,
                       SubTransactionId parent, void *argument)
 {
-	if (event == SUBXACT_EVENT_ABORT_SUB && subtransaction == guarding_subtransaction)
-		guarded_owner = InvalidOid;
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	while (guard_count > 0 && guard_stack[guard_count - 1].subtransaction == subtransaction)
+		guard_count--;
 }
 
 static void
 at_transaction_end(XactEvent event, void *argument)
 {
 	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT)
-		guarded_owner = InvalidOid;
+		guard_count = 0;
 }
 
 void
-stream_trust_guard(Oid owner)
+stream_trust_guard_begin(Oid owner)
 {
 	static bool installed = false;
 
-	guarding_subtransaction = GetCurrentSubTransactionId();
 	if (!installed)
 	{
 		RegisterXactCallback(at_transaction_end, NULL);
@@ -198,7 +216,21 @@ stream_trust_guard(Oid owner)
 		fmgr_hook = look_at_call;
 		installed = true;
 	}
-	guarded_owner = owner;
+	if (guard_count == GUARDS_AT_MOST)
+		ereport(ERROR,
+		        (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+		         errmsg("streams are nested too deeply"),
+		         errdetail("A batch of a stream runs others, %d deep.", GUARDS_AT_MOST)));
+	guard_stack[guard_count].owner = owner;
+	guard_stack[guard_count].subtransaction = GetCurrentSubTransactionId();
+	guard_count++;
+}
+
+void
+stream_trust_guard_end(void)
+{
+	Assert(guard_count > 0);
+	guard_count--;
 }
 
 /* --- expressions --- */

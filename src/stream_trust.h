@@ -23,8 +23,10 @@ extern void stream_trust_check_routine(Oid routine, Oid owner);
 /*
  * From now on, functions that would be called with the rights of this role in a
  * security-restricted operation must be those of somebody who has its rights anyway;
- * until the end of the transaction, or the next call (InvalidOid: no more).
+ * until stream_trust_guard_end(), or an error that ends the (sub)transaction.  Guards nest: the last
+ * one counts.  ERRCODE_PROGRAM_LIMIT_EXCEEDED when they nest too deeply.
  */
-extern void stream_trust_guard(Oid owner);
+extern void stream_trust_guard_begin(Oid owner);
+extern void stream_trust_guard_end(void);
 
 #endif /* STREAM_TRUST_H */

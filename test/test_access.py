@@ -314,6 +314,7 @@ TAMPERED = [
     ("target = NULL, foreach_batch = 'now()'::regprocedure", "failed"),
     ("target = NULL, foreach_batch = 4294967", "failed"), ("watermark_column = 'x', watermark_delay = '1 s'", "failed"),
     ("deduplicate_by = '{{x}}'", "failed"), ("key_columns = '{{nothing}}', mode = 'update'", "failed"),
+    ("target = 0", "failed"), ("source = 0", "failed"),
     ("query_view = true", "idle"), ("enabled = false", "stopped"), ("started_in_database = 1", "stopped")]
 
 
@@ -336,6 +337,33 @@ def test_tampered_catalog_row(roles, topic):
         wait_until(lambda: db.value("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid) == 0)
         assert db.value("SELECT count(*) FROM target") == 30, change
         db.call("drop_stream")
+    assert db.value("SELECT pg_postmaster_start_time()") == started
+
+
+UNDONE = ["ALTER mode DROP NOT NULL; UPDATE kafka.stream SET mode = NULL",
+          "ALTER on_error DROP NOT NULL; UPDATE kafka.stream SET on_error = NULL",
+          "DROP CONSTRAINT stream_mode_check; UPDATE kafka.stream SET mode = 'nonsense'",
+          "DROP CONSTRAINT stream_workers_check; UPDATE kafka.stream SET workers = 2000000000",
+          "DROP CONSTRAINT stream_workers_check; UPDATE kafka.stream SET workers = 0",
+          "ALTER workers DROP NOT NULL; UPDATE kafka.stream SET workers = NULL"]
+
+
+@pytest.mark.parametrize("change", UNDONE)
+def test_tampered_catalog_row_without_constraints(roles, topic, change):
+    """A superuser has taken the constraints away, too: an error, of that stream alone."""
+    db = roles.db
+    started = db.value("SELECT pg_postmaster_start_time()")
+    create(roles, start=False)
+    db.create_stream("other")
+    db.run(f"ALTER TABLE kafka.stream {change} WHERE name = 's'")
+    for call in ("start_stream", "stop_stream", "explain_stream", "verify_stream", "drop_stream"):
+        with error("a row of kafka.stream is damaged", hint="Correct it", sqlstate="55000"):
+            db.call(call)
+    db.run("SELECT * FROM kafka.stream_status")
+    topic.produce_sequence(30)
+    db.process_all_available("other")
+    assert db.value("SELECT count(*) FROM target") == 30
+    db.run("DELETE FROM kafka.stream WHERE name = 's'")
     assert db.value("SELECT pg_postmaster_start_time()") == started
 
 

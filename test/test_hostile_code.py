@@ -258,3 +258,61 @@ def test_operators_in_a_hostile_search_path(roles, topic):
     finally:
         db.run("RESET search_path")
     assert db.column("SELECT secret FROM app.stolen") == []
+
+
+def test_constants_of_types_with_code(roles, topic):
+    """A constant calls its type's input function, and a domain's check with it, as who writes it: never as us."""
+    roles.run("GRANT USAGE ON FOREIGN SERVER broker TO {app}")
+    roles.run("""CREATE TABLE app.seen (who text); GRANT INSERT ON app.seen TO PUBLIC;
+        CREATE FUNCTION app.note(text) RETURNS boolean LANGUAGE plpgsql AS
+            $$ BEGIN INSERT INTO app.seen VALUES (current_user); RETURN true; END $$;
+        CREATE DOMAIN app.noted AS text CHECK (app.note(VALUE)); CREATE TYPE app.pair AS (a app.noted)""", "app")
+    for constant in ("'{x}'::app.noted[]", "'(x)'::app.pair"):
+        create(roles, role="app", query=f"SELECT id, p, o, ({constant})::text AS extra FROM topic")
+        with roles.acting_as("app"):
+            roles.db.call("alter_stream", query=f"SELECT id, p, o, ({constant})::text AS extra FROM topic")
+        topic.produce({"id": 1})
+        roles.db.process_all_available()
+        roles.db.call("drop_stream")
+    assert set(roles.db.column("SELECT who FROM app.seen")) == {roles.names["app"]}
+    assert roles.db.column("SELECT DISTINCT extra FROM app.target ORDER BY 1") == ["(x)", "{x}"]
+
+
+@pytest.mark.parametrize("disarm", [
+    "PERFORM kafka.explain_stream('own')",
+    "BEGIN PERFORM kafka.alter_stream('own', key_columns => ARRAY['nothing']); EXCEPTION WHEN OTHERS THEN NULL; END"])
+def test_another_stream_within_a_batch(roles, topic, disarm):
+    """What is done about another stream does not end the watch over this one."""
+    roles.run("GRANT USAGE ON FOREIGN SERVER broker TO {app}")
+    roles.run(f"""CREATE TABLE app.own (id bigint, p int, o bigint);
+        CREATE FUNCTION app.keep(text) RETURNS void SECURITY DEFINER LANGUAGE sql AS 'INSERT INTO app.stolen VALUES ($1)';
+        CREATE FUNCTION app.later() RETURNS trigger SECURITY DEFINER LANGUAGE plpgsql AS $$
+        BEGIN PERFORM app.keep(secret) FROM public.vault; RETURN new; EXCEPTION WHEN insufficient_privilege THEN RETURN new; END $$;
+        CREATE FUNCTION app.first() RETURNS trigger SECURITY DEFINER LANGUAGE plpgsql AS $$
+        BEGIN {disarm}; ALTER FUNCTION app.later() SECURITY INVOKER; RETURN new; END $$;
+        CREATE TRIGGER a BEFORE INSERT ON app.target FOR EACH ROW EXECUTE FUNCTION app.first();
+        CREATE TRIGGER b BEFORE INSERT ON app.target FOR EACH ROW EXECUTE FUNCTION app.later()""", "app")
+    with roles.acting_as("app"):
+        roles.db.create_stream("own", target="app.own", start=False)
+    create(roles)
+    topic.produce({"id": 1})
+    status = roles.db.wait_for_state("failed")
+    assert (status.last_error_sqlstate, "app.later()" in status.last_error) == (DENIED, True)
+    assert roles.db.column("SELECT secret FROM app.stolen") == []
+
+
+def test_settings_end_with_the_batch(roles, topic):
+    """What code of others sets is not what the next batch runs with."""
+    roles.run("""CREATE FUNCTION app.change() RETURNS trigger SECURITY DEFINER LANGUAGE plpgsql AS $$
+        BEGIN
+            new.extra := current_setting('search_path') || current_setting('datestyle') || current_setting('lock_timeout');
+            PERFORM set_config('search_path', 'app', false), set_config('datestyle', 'German', false),
+                    set_config('lock_timeout', '7', false);
+            RETURN new;
+        END $$""", "app")
+    roles.run(TRIGGER.replace("steal", "change"), "app")
+    create(roles)
+    for number in range(3):
+        topic.produce({"id": number})
+        roles.db.process_all_available()
+    assert roles.db.column("SELECT DISTINCT extra FROM app.target") == ["ISO, MDY0"]

@@ -167,6 +167,9 @@ ALLOWED = [
     ("kafka.example.com", "PLAINTEXT://kafka.example.com:9092", True),
     ("kafka.example.com", "PLAINTEXT://evil.org/kafka.example.com", False),
     ("kafka.example.com", "kafka.example.com@evil.org", False),
+    ("*.example.com", "[127.0.0.1].example.com:9092", False),
+    ("*.example.com", "PLAINTEXT://[evil.org]x.example.com", False),
+    ("10.1.0.0/16", "[10.2.0.0]10.1.0.1", False),
 ]
 
 
