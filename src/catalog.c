@@ -15,9 +15,12 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -38,6 +41,21 @@ bool
 catalog_exists(void)
 {
 	return OidIsValid(catalog_stream_table());
+}
+
+bool
+catalog_lock(bool wait)
+{
+	LOCKTAG tag;
+	Oid extension = get_extension_oid("kafka_ingest", true);
+
+	if (!OidIsValid(extension))
+		return true;
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension, 0);
+	if (LockAcquire(&tag, AccessShareLock, false, !wait) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	return true;
 }
 
 static Oid
@@ -62,8 +80,10 @@ catalog_owner(void)
 void
 catalog_begin(CatalogAccess *access)
 {
-	Oid owner = catalog_owner();
+	Oid owner;
 
+	(void) catalog_lock(true);
+	owner = catalog_owner();
 	GetUserIdAndSecContext(&access->user_id, &access->security_context);
 	SetUserIdAndSecContext(owner, access->security_context | SECURITY_LOCAL_USERID_CHANGE |
 	                                  SECURITY_RESTRICTED_OPERATION);

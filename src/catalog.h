@@ -25,7 +25,13 @@ extern Oid catalog_stream_table(void);
 extern bool catalog_exists(void);
 
 /*
- * Connects to SPI as the owner of the extension's tables, with a search_path
+ * Keeps the extension from being dropped until the transaction ends.  DROP EXTENSION locks the extension
+ * before it locks tables: so do we, lest the two deadlock.  false: it is being dropped, and wait is not set.
+ */
+extern bool catalog_lock(bool wait);
+
+/*
+ * Locks the extension (catalog_lock), connects to SPI as the owner of the extension's tables, with a search_path
  * of pg_catalog alone and security-restricted, so that nothing of the
  * caller's can take part in a statement.  Needs a transaction.  An error in
  * between is undone by the abort of the (sub)transaction.

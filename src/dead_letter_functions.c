@@ -38,7 +38,10 @@ typedef struct DeadLetterChoice
 	char nulls[4];
 } DeadLetterChoice;
 
-/* The arguments (stream, partition, offset); the caller must have the stream owner's rights. */
+/*
+ * The arguments (stream, partition, offset); the caller must have the stream owner's rights.  Nobody
+ * changes or drops the stream until the transaction ends.
+ */
 static Stream *
 chosen_stream(FunctionCallInfo fcinfo, DeadLetterChoice *choice)
 {
@@ -47,7 +50,7 @@ chosen_stream(FunctionCallInfo fcinfo, DeadLetterChoice *choice)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 		                errmsg("argument \"stream\" must not be null")));
-	stream = stream_load_owned(text_to_cstring(PG_GETARG_TEXT_PP(0)), false);
+	stream = stream_lock_owned(text_to_cstring(PG_GETARG_TEXT_PP(0)), AccessShareLock);
 	choice->types[0] = TEXTOID;
 	choice->types[1] = INT4OID;
 	choice->types[2] = INT8OID;
@@ -231,7 +234,6 @@ kafka_retry_dead_letters(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	stream_lock(stream->stream_id, AccessShareLock);
 	messages = load_dead_letters(&choice, topic, &count);
 
 	/* as in the worker: nothing of the caller's takes part */
@@ -310,15 +312,14 @@ kafka_skip_message(PG_FUNCTION_ARGS)
 	char *topic = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	int32 partition = PG_GETARG_INT32(2);
 	int64 offset = PG_GETARG_INT64(3);
-	Stream *stream = stream_load_owned(name, false);
+	Stream *stream;
 	CatalogAccess access;
 	Oid types[4] = {TEXTOID, TEXTOID, INT4OID, INT8OID};
 	Datum values[4] = {CStringGetTextDatum(name), CStringGetTextDatum(topic),
 	                   Int32GetDatum(partition), Int64GetDatum(offset)};
 	uint64 moved;
 
-	stream_lock(stream->stream_id, AccessExclusiveLock);
-	stream = stream_load_owned(name, false);
+	stream = stream_lock_owned(name, AccessExclusiveLock);
 	if (stream->enabled && stream->started_here && !stream->failed)
 		ereport(ERROR,
 		        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -261,6 +261,12 @@ run_sink(StreamRun *run, SinkBatch *batch, int first, int last)
 	int end = last;
 
 	lock_target(run->stream);
+	/* not waited for: whoever drops the extension may want the target as well */
+	if (!catalog_lock(false))
+		ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+		                errmsg("extension \"kafka_ingest\" is being dropped"),
+		                errdetail("The batch is rolled back, and tried again should the "
+		                          "extension stay.")));
 	PushActiveSnapshot(GetTransactionSnapshot());
 	become_owner(run->stream, &saved);
 	/* what is deferred would run at COMMIT, as the wrong user and without a message to blame */

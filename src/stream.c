@@ -255,6 +255,22 @@ stream_load_owned(const char *name, bool missing_ok)
 	return stream;
 }
 
+Stream *
+stream_lock_owned(const char *name, LOCKMODE mode)
+{
+	for (;;)
+	{
+		int64 stream_id = stream_load_owned(name, false)->stream_id;
+		Stream *stream;
+
+		stream_lock(stream_id, mode);
+		/* meanwhile it may have been changed, or dropped and created again */
+		stream = stream_load_owned(name, false);
+		if (stream->stream_id == stream_id)
+			return stream;
+	}
+}
+
 int64
 stream_next_id(void)
 {

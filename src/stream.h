@@ -98,6 +98,12 @@ extern Stream *stream_load_by_id(int64 stream_id);
  */
 extern Stream *stream_load_owned(const char *name, bool missing_ok);
 
+/*
+ * The same, with the stream's definition locked until the transaction ends (stream_lock): as it is after
+ * whoever held the lock is done.  ERRCODE_UNDEFINED_OBJECT when that has dropped it.
+ */
+extern Stream *stream_lock_owned(const char *name, LOCKMODE mode);
+
 /* Stores a new stream, sets stream_id; ERRCODE_DUPLICATE_OBJECT when the name is taken. */
 extern void stream_insert(Stream *stream);
 

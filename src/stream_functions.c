@@ -90,13 +90,19 @@ static Stream *
 stop_and_lock(const char *name, bool missing_ok, bool forget)
 {
 	Stream *stream = stream_load_owned(name, missing_ok);
+	int64 stopped_id;
 
-	if (stream == NULL)
-		return NULL;
-	progress_stop_now(stream->stream_id, stream->workers, forget);
-	stream_lock(stream->stream_id, AccessExclusiveLock);
-	/* another session may have been faster */
-	return stream_load_owned(name, missing_ok);
+	while (stream != NULL)
+	{
+		stopped_id = stream->stream_id;
+		progress_stop_now(stopped_id, stream->workers, forget);
+		stream_lock(stopped_id, AccessExclusiveLock);
+		/* another session may have changed it meanwhile, or dropped it and created it again */
+		stream = stream_load_owned(name, missing_ok);
+		if (stream != NULL && stream->stream_id == stopped_id)
+			break;
+	}
+	return stream;
 }
 
 static bool
