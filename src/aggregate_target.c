@@ -158,12 +158,6 @@ aggregate_target_load(const Stream *stream, const StreamAggregate *aggregate, Oi
 		                       RelationGetRelationName(target->relation)),
 		                errdetail("Rows that are there already must be found and changed."),
 		                errhint("Use a table as the target.")));
-	if (stream->mode != MODE_APPEND && stream->ignore_conflicts)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		                errmsg("on_conflict => 'ignore' is for mode \"append\" only"),
-		                errdetail("In modes update and complete the row of a group is changed "
-		                          "when it is there already."),
-		                errhint("Leave on_conflict out.")));
 	if (stream->mode != MODE_APPEND && target->relation->rd_rules != NULL)
 		ereport(ERROR,
 		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -54,6 +54,21 @@ refuse_workers(const Stream *stream)
 		         "foreach_batch, can have more.")));
 }
 
+/* Other modes say themselves what becomes of a row that is there already. */
+static void
+refuse_on_conflict(const Stream *stream)
+{
+	if (stream->mode == MODE_APPEND || !stream->ignore_conflicts)
+		return;
+	ereport(ERROR,
+	        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+	         errmsg("on_conflict => 'ignore' is for mode \"append\" only"),
+	         errdetail("In modes \"update\" and \"complete\" a row that is there already is "
+	                   "changed."),
+	         errhint("Leave it out, or use mode \"append\" to keep the first row of a "
+	                 "key.")));
+}
+
 Sink *
 sink_create(const Stream *stream, Oid topic_table)
 {
@@ -65,6 +80,7 @@ sink_create(const Stream *stream, Oid topic_table)
 	if (stream->foreach_batch != NULL)
 		return procedure_sink_create(stream, topic_table);
 	stream_query_check_mode(stream);
+	refuse_on_conflict(stream);
 	if (has_groups(stream))
 		return aggregate_sink_create(stream, topic_table);
 	if (stream->deduplicate_by != NIL)

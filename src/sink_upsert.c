@@ -359,14 +359,6 @@ upsert_sink_create(const Stream *stream, Oid topic_table)
 	QueryEnvironment *environment;
 	CachedPlan *plan;
 
-	if (stream->ignore_conflicts)
-		ereport(
-		    ERROR,
-		    (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		     errmsg("on_conflict => 'ignore' is for mode \"append\" only"),
-		     errdetail("Mode \"update\" updates the row that is there."),
-		     errhint("Leave it out, or use mode \"append\" to keep the first row of a key.")));
-
 	sink->sink.is_stale = upsert_sink_is_stale;
 	sink->sink.write = upsert_sink_write;
 	sink->sink.explain = upsert_sink_explain;

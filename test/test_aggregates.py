@@ -345,5 +345,5 @@ def test_a_target_with_rules_is_refused(db, topic, mode):
 
 @pytest.mark.parametrize("mode", ["update", "complete"])
 def test_on_conflict_is_refused(db, topic, mode):
-    with error("mode \"append\" only", detail="row of a group", hint="Leave on_conflict out", sqlstate="22023"):
+    with error("mode \"append\" only", detail="there already is changed", hint="Leave it out", sqlstate="22023"):
         prepare(db, topic, *QUERIES[0], mode, on_conflict="ignore")
