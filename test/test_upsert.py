@@ -2,58 +2,13 @@
 
 import json
 import os
-import random
 import signal
 
 import pytest
 
 from expectations import error, values
 from harness.processes import wait_until
-
-COLUMNS = "id bigint OPTIONS (key 'true'), name text, amount numeric"
-TARGET = "CREATE TABLE target (id bigint PRIMARY KEY, name text, amount numeric)"
-
-
-def upsert_stream(db, topic, columns=COLUMNS, target=TARGET, topic_options=None, **options):
-    db.create_topic_table(topic, columns, **(topic_options or {}))
-    db.run(target)
-    db.create_stream(mode="update", **options)
-
-
-def produce(topic, *changes):
-    """Writes (key, value) pairs, a key always into the same partition."""
-    topic.produce_all({"key": str(key), "value": value, "partition": hash(key) % topic.partitions}
-                      for key, value in changes)
-
-
-def expected(topic):
-    """What is left when every message sets or deletes its key, read back from Kafka."""
-    rows = {}
-    for message in topic.messages():
-        if message.value() is None:
-            rows.pop(message.key(), None)
-        else:
-            rows[message.key()] = json.loads(message.value())
-    return sorted((int(key), row["name"], row["amount"]) for key, row in rows.items())
-
-
-def rows(db):
-    return [(key, name, int(amount)) for key, name, amount in
-            db.run("SELECT id, name, amount FROM target ORDER BY id")]
-
-
-def assert_upserted(db, topic):
-    db.process_all_available()
-    assert rows(db) == expected(topic)
-    assert db.next_offsets() == topic.offsets()
-
-
-def random_changes(count, keys, deletes=0.2, seed=1):
-    generator = random.Random(seed)
-    for number in range(count):
-        key = generator.randrange(keys)
-        delete = generator.random() < deletes
-        yield key, None if delete else {"name": f"v{number}", "amount": number}
+from upserts import COLUMNS, TARGET, assert_upserted, produce, random_changes, rows, upsert_stream
 
 
 # --- keys ------------------------------------------------------------------
@@ -346,49 +301,6 @@ def test_null_key(db, topic):
     topic.produce({"name": "a", "amount": 1})
     failure(db, topic, "23502", 'key column "id" is null', 'partition 0, offset 1, column "id"', "without a key")
     assert len(rows(db)) == 1
-
-
-# --- versions --------------------------------------------------------------
-
-
-VERSIONED = {"columns": "id bigint OPTIONS (key 'true'), version int, name text",
-             "target": "CREATE TABLE target (id bigint PRIMARY KEY, version int, name text)",
-             "version_column": "version"}
-
-
-def versions(db):
-    return db.run("SELECT id, version, name FROM target ORDER BY id")
-
-
-@pytest.mark.parametrize("limit", [1, 1000])
-def test_an_older_version_never_overwrites(db, topic, limit):
-    upsert_stream(db, topic, max_offsets_per_trigger=limit, start=False, **VERSIONED)
-    db.run("INSERT INTO target VALUES (7, NULL, 'old'), (8, 5, 'old'), (9, 5, 'old'), (10, 5, 'old'), (11, 5, 'old')")
-    topic.produce_all({"key": str(key), "value": value and {"version": value[0], "name": value[1]}} for key, value in [
-        (1, (3, "a")), (1, (2, "b")), (1, (3, "c")), (1, (None, "d")), (1, (1, "e")),
-        (2, (None, "a")), (2, (None, "b")),
-        (3, (9, "a")), (3, None), (3, (1, "b")),
-        (4, (9, "a")), (4, None),
-        (7, (1, "new")), (8, (4, "new")), (9, (5, "new")), (10, None), (10, (1, "new")), (11, None)])
-    db.call("start_stream")
-    db.process_all_available()
-    assert versions(db) == [(1, 3, "c"), (2, None, "b"), (3, 1, "b"), (7, 1, "new"), (8, 5, "old"), (9, 5, "new"),
-                            (10, 1, "new")]
-
-
-def test_versions_of_a_key_in_several_partitions(db, topic):
-    upsert_stream(db, topic, max_offsets_per_trigger=10, start=False, **VERSIONED)
-    generator = random.Random(2)
-    changes = [(n % 20, n) for n in range(1000)]
-    generator.shuffle(changes)
-    topic.produce_all({"key": str(key), "value": {"version": version, "name": f"v{version}"},
-                       "partition": generator.randrange(3)} for key, version in changes)
-    db.call("start_stream")
-    db.process_all_available()
-    assert versions(db) == [(n, 980 + n, f"v{980 + n}") for n in range(20)]
-    db.call("reset_stream", starting_offsets="earliest")
-    db.process_all_available()
-    assert versions(db) == [(n, 980 + n, f"v{980 + n}") for n in range(20)]
 
 
 # --- several writers -------------------------------------------------------

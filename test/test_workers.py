@@ -7,7 +7,7 @@ from expectations import assert_exact, error
 from harness.database import Database
 from harness.processes import wait_until
 from observer import Observer
-from test_upsert import assert_upserted, produce, random_changes, upsert_stream
+from upserts import assert_upserted, produce, random_changes, upsert_stream
 
 MESSAGES = 40_000
 
