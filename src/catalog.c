@@ -27,14 +27,30 @@
 
 #include "access/htup_details.h"
 
+/*
+ * The extension and its table, as they were found last.  The table can't be there without the
+ * extension: when it has the same OID still, nothing else has to be looked up.
+ */
+static Oid known_stream_table = InvalidOid;
+static Oid known_extension = InvalidOid;
+
 Oid
 catalog_stream_table(void)
 {
 	Oid namespace_id = get_namespace_oid("kafka", true);
+	Oid stream_table =
+	    OidIsValid(namespace_id) ? get_relname_relid("stream", namespace_id) : InvalidOid;
 
-	if (!OidIsValid(namespace_id) || !OidIsValid(get_extension_oid("kafka_ingest", true)))
-		return InvalidOid;
-	return get_relname_relid("stream", namespace_id);
+	if (OidIsValid(stream_table) && stream_table != known_stream_table)
+	{
+		Oid extension = get_extension_oid("kafka_ingest", true);
+
+		if (!OidIsValid(extension))
+			return InvalidOid;
+		known_extension = extension;
+		known_stream_table = stream_table;
+	}
+	return stream_table;
 }
 
 bool
@@ -47,11 +63,10 @@ bool
 catalog_lock(bool wait)
 {
 	LOCKTAG tag;
-	Oid extension = get_extension_oid("kafka_ingest", true);
 
-	if (!OidIsValid(extension))
+	if (!OidIsValid(catalog_stream_table()))
 		return true;
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension, 0);
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, known_extension, 0);
 	if (LockAcquire(&tag, AccessShareLock, false, !wait) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
 	AcceptInvalidationMessages();

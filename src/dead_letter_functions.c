@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
+#include "stream_lock.h"
 
 PG_FUNCTION_INFO_V1(kafka_retry_dead_letters);
 PG_FUNCTION_INFO_V1(kafka_discard_dead_letters);

@@ -79,6 +79,12 @@ extern DirectType direct_type(Oid type);
 extern bool direct_value(DirectType type, int32 typmod, const char *text, size_t length,
                          ValueMemory *memory, Datum *value);
 
+/* --- decode_numeric.c --- */
+
+/* direct_value() for numeric. */
+extern bool direct_numeric_value(int32 typmod, const char *text, size_t length,
+                                 ValueMemory *memory, Datum *value);
+
 /* --- decode_value.c: any type --- */
 
 typedef struct ValueConverter ValueConverter;

@@ -15,8 +15,6 @@
 #include <emmintrin.h>
 #endif
 
-#define IS_DIGIT(c) ((unsigned char) ((c) - '0') < 10)
-
 bool
 json_scan_fail(JsonScanner *scanner, JsonScanError error, const char *position)
 {
@@ -94,18 +92,6 @@ find_end_of_plain_text(const char *position, const char *end)
 	return position;
 }
 
-static int
-hexadecimal_digit(char c)
-{
-	if (IS_DIGIT(c))
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 /* Passes a string; position is at its opening quote. */
 static bool
 scan_string(JsonScanner *scanner, JsonFragment *value)
@@ -148,7 +134,7 @@ scan_string(JsonScanner *scanner, JsonFragment *value)
 				{
 					if (position == end)
 						return json_scan_fail(scanner, JSON_SCAN_UNEXPECTED_END, position);
-					if (hexadecimal_digit(*position) < 0)
+					if (json_hexadecimal_digit(*position) < 0)
 						return json_scan_fail(scanner, JSON_SCAN_INVALID_UNICODE_ESCAPE,
 						                      position);
 				}
@@ -170,7 +156,7 @@ scan_digits(const char **position, const char *end)
 	const char *start = *position;
 	const char *p = start;
 
-	while (p < end && IS_DIGIT(*p))
+	while (p < end && JSON_IS_DIGIT(*p))
 		p++;
 	*position = p;
 	return p > start;
@@ -193,7 +179,7 @@ scan_number(JsonScanner *scanner, JsonFragment *value)
 	if (position < end && *position == '0')
 	{
 		position++;
-		valid = !(position < end && IS_DIGIT(*position)); /* no leading zeros */
+		valid = !(position < end && JSON_IS_DIGIT(*position)); /* no leading zeros */
 	}
 	else
 		valid = scan_digits(&position, end);
@@ -413,114 +399,4 @@ json_scan_finish(JsonScanner *scanner)
 	if (scanner->position < scanner->end)
 		return json_scan_fail(scanner, JSON_SCAN_EXPECTED_END, scanner->position);
 	return true;
-}
-
-static size_t
-put_utf8(uint32_t code_point, char *out)
-{
-	if (code_point < 0x80)
-	{
-		out[0] = code_point;
-		return 1;
-	}
-	if (code_point < 0x800)
-	{
-		out[0] = 0xc0 | (code_point >> 6);
-		out[1] = 0x80 | (code_point & 0x3f);
-		return 2;
-	}
-	if (code_point < 0x10000)
-	{
-		out[0] = 0xe0 | (code_point >> 12);
-		out[1] = 0x80 | ((code_point >> 6) & 0x3f);
-		out[2] = 0x80 | (code_point & 0x3f);
-		return 3;
-	}
-	out[0] = 0xf0 | (code_point >> 18);
-	out[1] = 0x80 | ((code_point >> 12) & 0x3f);
-	out[2] = 0x80 | ((code_point >> 6) & 0x3f);
-	out[3] = 0x80 | (code_point & 0x3f);
-	return 4;
-}
-
-/* The value of the four hexadecimal digits at p. */
-static uint32_t
-four_digits(const char *p)
-{
-	return hexadecimal_digit(p[0]) << 12 | hexadecimal_digit(p[1]) << 8 |
-	       hexadecimal_digit(p[2]) << 4 | hexadecimal_digit(p[3]);
-}
-
-ptrdiff_t
-json_unescape(const char *contents, size_t length, char *out, JsonPutCodePoint put_code_point,
-              JsonScanError *error)
-{
-	const char *position = contents;
-	const char *end = contents + length;
-	char *written = out;
-
-	if (put_code_point == NULL)
-		put_code_point = put_utf8;
-	while (position < end)
-	{
-		const char *plain = position;
-		uint32_t code_point;
-
-		position = memchr(plain, '\\', end - plain);
-		if (position == NULL)
-			position = end;
-		memcpy(written, plain, position - plain);
-		written += position - plain;
-		if (position == end)
-			break;
-
-		position += 2;
-		switch (position[-1])
-		{
-			case 'b':
-				*written++ = '\b';
-				break;
-			case 'f':
-				*written++ = '\f';
-				break;
-			case 'n':
-				*written++ = '\n';
-				break;
-			case 'r':
-				*written++ = '\r';
-				break;
-			case 't':
-				*written++ = '\t';
-				break;
-			case 'u':
-				code_point = four_digits(position);
-				position += 4;
-				if (code_point >= 0xd800 && code_point <= 0xdbff && end - position >= 6 &&
-				    position[0] == '\\' && position[1] == 'u')
-				{
-					uint32_t low = four_digits(position + 2);
-
-					if (low >= 0xdc00 && low <= 0xdfff)
-					{
-						code_point = 0x10000 + ((code_point & 0x3ff) << 10) + (low & 0x3ff);
-						position += 6;
-					}
-				}
-				if (code_point >= 0xd800 && code_point <= 0xdfff)
-				{
-					*error = JSON_SCAN_LONE_SURROGATE;
-					return -1;
-				}
-				if (code_point == 0)
-				{
-					*error = JSON_SCAN_NUL_CHARACTER;
-					return -1;
-				}
-				written += put_code_point(code_point, written);
-				break;
-			default: /* quote, backslash, slash */
-				*written++ = position[-1];
-		}
-	}
-	return written - out;
 }

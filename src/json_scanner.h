@@ -110,7 +110,7 @@ extern bool json_scan_finish(JsonScanner *scanner);
 extern bool json_scan_fail(JsonScanner *scanner, JsonScanError error, const char *position);
 
 /*
- * Resolves the escapes of a scanned string's contents (without quotes) into
+ * json_unescape.c: resolves the escapes of a scanned string's contents (without quotes) into
  * out.  With put_code_point NULL, \u escapes become UTF-8 and out
  * needs at most length bytes, otherwise JSON_UNESCAPED_SIZE(length).  Returns the number of bytes written, or -1 with *error set
  * to JSON_SCAN_NUL_CHARACTER or JSON_SCAN_LONE_SURROGATE.
@@ -121,7 +121,22 @@ extern ptrdiff_t json_unescape(const char *contents, size_t length, char *out,
 /* What json_scan_next() has to do where no comma is next. */
 extern bool json_scan_next_other(JsonScanner *scanner, bool in_object, bool *done);
 
-/* These are called around every token: inline. */
+/* These are called around every token, or every byte of an escape: inline. */
+
+#define JSON_IS_DIGIT(c) ((unsigned char) ((c) - '0') < 10)
+
+/* -1 for what is no hexadecimal digit. */
+static inline int
+json_hexadecimal_digit(char c)
+{
+	if (JSON_IS_DIGIT(c))
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
 
 /* Skips white space. */
 static inline void

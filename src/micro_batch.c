@@ -13,6 +13,7 @@
 
 #include "micro_batch.h"
 
+#include "batch_moves.h"
 #include "batch_notice.h"
 #include "careful_write.h"
 #include "catalog.h"
@@ -25,6 +26,7 @@
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "stream_lock.h"
 
 /* What an attempt to write some of the messages came to. */
 typedef struct Attempt
@@ -79,95 +81,6 @@ restore_identity(const OwnerIdentity *saved)
 	stream_trust_guard_end();
 	AtEOXact_GUC(false, saved->guc_nest_level);
 	SetUserIdAndSecContext(saved->user_id, saved->security_context);
-}
-
-/*
- * What the messages [first, last) move.  The last part of a batch also takes
- * the partitions to where the reader has come without messages.
- */
-static CheckpointMove *
-gather_moves(const StreamRun *run, int first, int last, int *count)
-{
-	const StreamReader *reader = run->reader;
-	const Checkpoint *checkpoint = reader->checkpoint;
-	CheckpointMove *by_partition = palloc0(sizeof(CheckpointMove) * checkpoint->count);
-	CheckpointMove *moves = palloc(sizeof(CheckpointMove) * checkpoint->count);
-	const KafkaMessage **last_message = palloc0(sizeof(KafkaMessage *) * checkpoint->count);
-
-	for (int i = 0; i < checkpoint->count; i++)
-	{
-		by_partition[i].partition = i;
-		by_partition[i].from_offset = checkpoint->positions[i].next_offset;
-		by_partition[i].to_offset = checkpoint->positions[i].next_offset;
-		by_partition[i].last_offset = -1;
-		by_partition[i].last_message_ms = -1;
-		by_partition[i].leader_epoch = -1;
-	}
-	for (int i = first; i < last; i++)
-	{
-		const KafkaMessage *message = &reader->batch->messages[i];
-		CheckpointMove *move = &by_partition[message->partition];
-
-		move->to_offset = message->offset + 1;
-		move->last_offset = message->offset;
-		move->last_message_ms = message->timestamp_ms;
-		last_message[message->partition] = message;
-		move->messages++;
-		if (run->rejects->excluded[i])
-			move->errors++;
-		move->bytes += message->key_length + message->value_length;
-	}
-
-	*count = 0;
-	for (int i = 0; i < checkpoint->count; i++)
-	{
-		if (last == reader->batch->count)
-			by_partition[i].to_offset = Max(by_partition[i].to_offset, reader->read_up_to[i]);
-		/* without data there is a move to nowhere: nobody else may have been faster */
-		if (by_partition[i].to_offset == by_partition[i].from_offset &&
-		    !(run->without_data && i == 0))
-			continue;
-		if (last_message[i] != NULL)
-			by_partition[i].leader_epoch = kafka_message_leader_epoch(last_message[i]);
-		by_partition[i].high_watermark = stream_reader_high_watermark(run->reader, i);
-		moves[(*count)++] = by_partition[i];
-	}
-	return moves;
-}
-
-/* What the moves mean for a batch's progress; the array is palloc'd. */
-static BatchPartition *
-describe_moves(BatchProgress *progress, const CheckpointMove *moves, int count)
-{
-	BatchPartition *partitions = palloc(sizeof(BatchPartition) * Max(count, 1));
-
-	for (int i = 0; i < count; i++)
-	{
-		const CheckpointMove *move = &moves[i];
-
-		partitions[i].partition = move->partition;
-		partitions[i].start_offset = move->from_offset;
-		partitions[i].end_offset = move->to_offset;
-		partitions[i].behind_latest =
-		    move->high_watermark < 0 ? -1 : Max(move->high_watermark - move->to_offset, 0);
-		progress->input_rows += move->messages;
-		progress->input_bytes += move->bytes;
-	}
-	progress->partition_count = count;
-	return partitions;
-}
-
-/* The rows of the stream's state, once these moves are committed. */
-static int64
-count_state_rows(const Checkpoint *checkpoint, const CheckpointMove *moves, int count)
-{
-	int64 rows = 0;
-
-	for (int i = 0; i < checkpoint->count; i++)
-		rows += checkpoint->positions[i].state_rows;
-	for (int i = 0; i < count; i++)
-		rows += moves[i].state_rows - checkpoint->positions[moves[i].partition].state_rows;
-	return rows;
 }
 
 /* After COMMIT: the memory's copy of the checkpoint, and the status. */
@@ -340,8 +253,8 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 
 	/* needed after COMMIT */
 	transaction_context = MemoryContextSwitchTo(run->batch_context);
-	moves = gather_moves(run, first, last, &move_count);
-	partitions = describe_moves(&progress, moves, move_count);
+	moves = batch_moves_gather(run, first, last, &move_count);
+	partitions = batch_moves_describe(&progress, moves, move_count);
 	MemoryContextSwitchTo(transaction_context);
 
 	if (!within_error_budget(run, first, last))
@@ -351,7 +264,8 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 		moves[0].state_rows_added = batch.state_rows_added;
 	checkpoint_advance(run->stream->name, run->topic, progress.batch_id, moves, move_count);
 	progress.state_rows =
-	    batch.keeps_state ? count_state_rows(run->reader->checkpoint, moves, move_count) : -1;
+	    batch.keeps_state ? batch_moves_state_rows(run->reader->checkpoint, moves, move_count)
+	                      : -1;
 	if (run->stream->notify != NULL)
 		batch_notice_queue(run->stream->notify, run->stream->name, &progress, partitions);
 	progress.xid = U64FromFullTransactionId(GetTopFullTransactionId());

@@ -17,16 +17,12 @@
 #include "catalog/namespace.h"
 #include "utils/array.h"
 #include "storage/lmgr.h"
+#include "stream_lock.h"
 #include "stream_view.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
-
-/* sub-objects of a stream in the lock table */
-#define STREAM_LOCK_DEFINITION  0
-#define STREAM_LOCK_ERROR_COUNT 1
-#define STREAM_LOCK_WORKER      2 /* and the following ones */
 
 #define STREAM_COLUMNS                                                                         \
 	"s.name, s.stream_id, s.owner::oid, s.source::oid, s.query_view, s.target::oid,"           \
@@ -58,46 +54,6 @@
 
 static const char *const mode_names[] = {"append", "update", "complete"};
 static const char *const on_error_names[] = {"stop", "skip", "dead_letter"};
-
-static void
-stream_lock_tag(LOCKTAG *tag, int64 stream_id, uint16 sub_object)
-{
-	/* stream ids come from a sequence of their own; 32 bits suffice for a lock */
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, catalog_stream_table(), (Oid) stream_id, sub_object);
-}
-
-void
-stream_lock(int64 stream_id, LOCKMODE mode)
-{
-	LOCKTAG tag;
-
-	stream_lock_tag(&tag, stream_id, STREAM_LOCK_DEFINITION);
-	(void) LockAcquire(&tag, mode, false, false);
-}
-
-void
-stream_lock_error_count(int64 stream_id)
-{
-	LOCKTAG tag;
-
-	stream_lock_tag(&tag, stream_id, STREAM_LOCK_ERROR_COUNT);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-}
-
-bool
-stream_try_lock_worker(int64 stream_id, int worker)
-{
-	LOCKTAG tag;
-	LockAcquireResult result;
-
-	stream_lock_tag(&tag, stream_id, STREAM_LOCK_WORKER + worker);
-	/* session locks of the default method are lost when a transaction aborts */
-	tag.locktag_lockmethodid = USER_LOCKMETHOD;
-	result = LockAcquire(&tag, AccessExclusiveLock, true, true);
-	if (result == LOCKACQUIRE_ALREADY_HELD)
-		LockRelease(&tag, AccessExclusiveLock, true);
-	return result != LOCKACQUIRE_NOT_AVAIL;
-}
 
 /* A column of the current row as a string in "context"; NULL for NULL. */
 static char *
@@ -253,22 +209,6 @@ stream_load_owned(const char *name, bool missing_ok)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 		                errmsg("must be owner of stream \"%s\"", name)));
 	return stream;
-}
-
-Stream *
-stream_lock_owned(const char *name, LOCKMODE mode)
-{
-	for (;;)
-	{
-		int64 stream_id = stream_load_owned(name, false)->stream_id;
-		Stream *stream;
-
-		stream_lock(stream_id, mode);
-		/* meanwhile it may have been changed, or dropped and created again */
-		stream = stream_load_owned(name, false);
-		if (stream->stream_id == stream_id)
-			return stream;
-	}
 }
 
 int64
@@ -504,37 +444,6 @@ stream_set_enabled(int64 stream_id, bool enabled)
 }
 
 void
-stream_record_failure(int64 stream_id, const ErrorData *error)
-{
-	CatalogAccess access;
-	Oid types[5] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-	Datum values[5];
-	char nulls[6] = "     ";
-
-	values[0] = Int64GetDatum(stream_id);
-	values[1] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
-	values[2] = CStringGetTextDatum(error->message ? error->message : "");
-	values[3] = (Datum) 0;
-	values[4] = (Datum) 0;
-	if (error->detail)
-		values[3] = CStringGetTextDatum(error->detail);
-	else
-		nulls[3] = 'n';
-	if (error->hint)
-		values[4] = CStringGetTextDatum(error->hint);
-	else
-		nulls[4] = 'n';
-
-	catalog_begin(&access);
-	catalog_execute(SPI_OK_UPDATE,
-	                "UPDATE kafka.stream SET error_at = clock_timestamp(), error_sqlstate = $2,"
-	                " error_message = $3, error_detail = $4, error_hint = $5"
-	                " WHERE stream_id = $1",
-	                5, types, values, nulls);
-	catalog_end(&access);
-}
-
-void
 stream_delete(const Stream *stream)
 {
 	CatalogAccess access;
@@ -551,60 +460,4 @@ stream_delete(const Stream *stream)
 		                         stream_view_name(stream->stream_id)),
 		                0, NULL, NULL, NULL);
 	catalog_end(&access);
-}
-
-void
-stream_check_objects(const Stream *stream)
-{
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(stream->owner)))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-		                errmsg("owner of stream \"%s\" does not exist", stream->name),
-		                errhint("Use kafka.alter_stream_owner to give the stream to another "
-		                        "role.")));
-	if (get_rel_relkind(stream->source) == '\0')
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-		                errmsg("source of stream \"%s\" does not exist", stream->name),
-		                errdetail("It has been dropped, or was never there."),
-		                errhint("Use kafka.drop_stream and create the stream again.")));
-	if (stream->foreach_batch == NULL && get_rel_relkind(stream->target) == '\0')
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-		                errmsg("target of stream \"%s\" does not exist", stream->name),
-		                errdetail("It has been dropped, or was never there."),
-		                errhint("Use kafka.alter_stream to give it another target, then "
-		                        "kafka.start_stream.")));
-}
-
-void
-stream_raise_failure(const Stream *stream)
-{
-	MemoryContext caller_context = CurrentMemoryContext;
-	CatalogAccess access;
-	Oid types[1] = {INT8OID};
-	Datum values[1] = {Int64GetDatum(stream->stream_id)};
-	char *column[4] = {NULL, NULL, NULL, NULL};
-
-	catalog_begin(&access);
-	if (catalog_execute(SPI_OK_SELECT,
-	                    "SELECT error_sqlstate, error_message, error_detail, error_hint"
-	                    " FROM kafka.stream WHERE stream_id = $1",
-	                    1, types, values, NULL) > 0)
-	{
-		for (int i = 0; i < lengthof(column); i++)
-		{
-			char *text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, i + 1);
-
-			if (text)
-				column[i] = MemoryContextStrdup(caller_context, text);
-		}
-	}
-	catalog_end(&access);
-
-	ereport(ERROR,
-	        (errcode(column[0] && strlen(column[0]) == 5
-	                     ? MAKE_SQLSTATE(column[0][0], column[0][1], column[0][2], column[0][3],
-	                                     column[0][4])
-	                     : ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-	         errmsg("stream \"%s\" has failed: %s", stream->name, column[1] ? column[1] : ""),
-	         column[2] ? errdetail_internal("%s", column[2]) : 0,
-	         column[3] ? errhint("%s", column[3]) : 0));
 }

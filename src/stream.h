@@ -11,7 +11,6 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
-#include "storage/lockdefs.h"
 
 #define STREAM_MAX_WORKERS 64
 
@@ -67,24 +66,6 @@ typedef struct Stream
 } Stream;
 
 /*
- * Locks the definition of a stream until the end of the transaction.  A batch
- * holds AccessShareLock; whoever changes the stream takes AccessExclusiveLock.
- */
-extern void stream_lock(int64 stream_id, LOCKMODE mode);
-
-/*
- * The right to be the worker of this number, held by it for its life (a session
- * lock); false when another process has it.
- */
-extern bool stream_try_lock_worker(int64 stream_id, int worker);
-
-/*
- * Until the end of the transaction no other worker of the stream counts bad
- * messages against max_errors.
- */
-extern void stream_lock_error_count(int64 stream_id);
-
-/*
  * Reads a stream by name or by id, in the current memory context.  By name:
  * ERRCODE_UNDEFINED_OBJECT unless missing_ok.  By id: NULL when it is gone, or when the
  * extension is.
@@ -97,12 +78,6 @@ extern Stream *stream_load_by_id(int64 stream_id);
  * ERRCODE_INSUFFICIENT_PRIVILEGE unless it has the privileges of the stream's owner.
  */
 extern Stream *stream_load_owned(const char *name, bool missing_ok);
-
-/*
- * The same, with the stream's definition locked until the transaction ends (stream_lock): as it is after
- * whoever held the lock is done.  ERRCODE_UNDEFINED_OBJECT when that has dropped it.
- */
-extern Stream *stream_lock_owned(const char *name, LOCKMODE mode);
 
 /* Stores a new stream, sets stream_id; ERRCODE_DUPLICATE_OBJECT when the name is taken. */
 extern void stream_insert(Stream *stream);
@@ -119,22 +94,10 @@ extern void stream_change_owner(Stream *stream, Oid owner);
 /* enabled here and now, or not; either way an earlier failure is forgotten. */
 extern void stream_set_enabled(int64 stream_id, bool enabled);
 
-/* Records why the worker gave up; the stream is "failed" until start_stream. */
-extern void stream_record_failure(int64 stream_id, const ErrorData *error);
-
 /* Removes the row, the checkpoint with it, and the view of its query. */
 extern void stream_delete(const Stream *stream);
 
 /* The next stream_id, for a stream that is about to be stored. */
 extern int64 stream_next_id(void);
-
-/*
- * Says by name which of the objects that a stream is made of has been dropped:
- * ERRCODE_UNDEFINED_TABLE, ERRCODE_UNDEFINED_OBJECT.
- */
-extern void stream_check_objects(const Stream *stream);
-
-/* The stream's failure as stored, raised as an error of the caller's. */
-extern void stream_raise_failure(const Stream *stream);
 
 #endif /* STREAM_H */

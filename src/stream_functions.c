@@ -27,6 +27,8 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "watermark.h"
+#include "stream_lock.h"
+#include "stream_failure.h"
 
 PG_FUNCTION_INFO_V1(kafka_create_stream);
 PG_FUNCTION_INFO_V1(kafka_start_stream);

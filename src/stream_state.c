@@ -252,7 +252,7 @@ stream_state_check(const Stream *stream, const StateDefinition *definition)
 	if (difference != NULL)
 		stream_state_refuse(stream, difference);
 	/* while it is known: a dump has the new names, and the comments that are there now */
-	if ((renamed || !same_query) && !XactReadOnly && !RecoveryInProgress())
+	if ((renamed || !same_query) && !XactReadOnly)
 	{
 		CatalogAccess access;
 

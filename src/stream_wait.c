@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "watermark.h"
+#include "stream_failure.h"
 
 PG_FUNCTION_INFO_V1(kafka_process_all_available);
 

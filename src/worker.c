@@ -37,6 +37,8 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
+#include "stream_lock.h"
+#include "stream_failure.h"
 
 #define BACKOFF_FIRST_MS 1000
 

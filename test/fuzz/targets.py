@@ -20,9 +20,9 @@ class Target:
 
 
 TARGETS = {
-    "json": Target(("json_scanner.c", "json_fields.c"), 0.6),
+    "json": Target(("json_scanner.c", "json_unescape.c", "json_fields.c"), 0.6),
     "csv": Target(("decode_csv.c",), 0.15),
-    "direct": Target(("decode_direct.c",), 0.2),
+    "direct": Target(("decode_direct.c", "decode_numeric.c"), 0.2),
     "path": Target(("topic_path.c",), 0.05),
 }
 
