@@ -394,6 +394,12 @@ kafka_consumer_poll(KafkaConsumer *consumer, KafkaMessageBatch *batch, int max_m
 }
 
 void
+kafka_consumer_serve(KafkaConsumer *consumer)
+{
+	kafka_report_serve(consumer);
+}
+
+void
 kafka_consumer_wait(KafkaConsumer *consumer, long timeout_ms, uint32 wait_event)
 {
 	int reasons = WL_LATCH_SET | WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH;

@@ -63,7 +63,6 @@ typedef struct KafkaMessageBatch
 {
 	KafkaMessage *messages;
 	int count;
-	int capacity;
 	size_t bytes; /* keys and values */
 } KafkaMessageBatch;
 
@@ -200,6 +199,9 @@ extern int kafka_consumer_poll(KafkaConsumer *consumer, KafkaMessageBatch *batch
  */
 extern void kafka_consumer_wait(KafkaConsumer *consumer, long timeout_ms, uint32 wait_event);
 
+/* Hands log lines and errors of the connection on, for those who don't poll for long. */
+extern void kafka_consumer_serve(KafkaConsumer *consumer);
+
 /*
  * The position behind the last thing that was taken from a partition, be it
  * a message or a transaction marker that is never returned; -1 before the first.
@@ -220,8 +222,6 @@ extern bool kafka_consumer_watermarks(KafkaConsumer *consumer, int32 partition, 
 extern KafkaMessageBatch *kafka_message_batch_create(void);
 /* Releases messages [0, count) and makes the batch empty; memory is kept. */
 extern void kafka_message_batch_clear(KafkaMessageBatch *batch);
-/* Releases the first n messages and moves the rest to the front. */
-extern void kafka_message_batch_remove_first(KafkaMessageBatch *batch, int n);
 
 /* A caller's decision about one message; must not raise an error. */
 typedef bool (*KafkaMessageTest)(const KafkaMessage *message, void *argument);
@@ -230,9 +230,11 @@ typedef bool (*KafkaMessageTest)(const KafkaMessage *message, void *argument);
 extern void kafka_message_batch_filter(KafkaMessageBatch *batch, int first,
                                        KafkaMessageTest keep, void *argument);
 
-/* Moves the messages that pass to the end of another batch; the rest stays, in order. */
-extern void kafka_message_batch_move(KafkaMessageBatch *from, KafkaMessageBatch *to,
-                                     KafkaMessageTest wanted, void *argument);
+/*
+ * Moves the first n messages to the end of another batch, at a cost that does not depend on how many
+ * stay; returns their bytes.
+ */
+extern size_t kafka_message_batch_take(KafkaMessageBatch *from, KafkaMessageBatch *to, int n);
 
 /* Headers of a message, palloc'd array whose contents point into the message. */
 extern int kafka_message_headers(const KafkaMessage *message, KafkaHeader **headers);

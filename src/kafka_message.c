@@ -7,6 +7,9 @@
  * copied.  The library cannot be shut down while a handle is held: batches are
  * kept in a list, and releasing them is part of closing their consumer.
  *
+ * Messages are taken from the front of a batch without moving the rest: what is
+ * held for later batches may be a hundred thousand, of which each takes a few.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -18,12 +21,14 @@
 
 #include "kafka_client.h"
 
-#define INITIAL_CAPACITY 1024
+#define SMALLEST_CAPACITY 64
 
 /* A batch as it really is. */
 typedef struct OwnedBatch
 {
 	KafkaMessageBatch batch; /* first: callers see only this */
+	KafkaMessage *memory; /* batch.messages stands in it, behind those taken from the front */
+	int memory_capacity;
 	KafkaConsumer *consumer; /* the messages' */
 	MemoryContext context;
 	MemoryContextCallback release_callback;
@@ -46,9 +51,8 @@ kafka_message_batch_create(void)
 {
 	OwnedBatch *owned = palloc0(sizeof(OwnedBatch));
 
+	/* memory comes with the first messages: there can be a batch for each of many partitions */
 	owned->context = CurrentMemoryContext;
-	owned->batch.capacity = INITIAL_CAPACITY;
-	owned->batch.messages = palloc(INITIAL_CAPACITY * sizeof(KafkaMessage));
 	dlist_push_head(&all_batches, &owned->node);
 	owned->release_callback.func = release_with_context;
 	owned->release_callback.arg = owned;
@@ -66,23 +70,26 @@ release_messages(KafkaMessage *messages, int count)
 	}
 }
 
+/* The first n messages are somebody else's now, or gone. */
+static void
+forget_first(OwnedBatch *owned, int n)
+{
+	KafkaMessageBatch *batch = &owned->batch;
+
+	Assert(n >= 0 && n <= batch->count);
+	batch->count -= n;
+	if (batch->count == 0)
+		batch->messages = owned->memory;
+	else
+		batch->messages += n;
+}
+
 void
 kafka_message_batch_clear(KafkaMessageBatch *batch)
 {
 	release_messages(batch->messages, batch->count);
-	batch->count = 0;
 	batch->bytes = 0;
-}
-
-void
-kafka_message_batch_remove_first(KafkaMessageBatch *batch, int n)
-{
-	Assert(n >= 0 && n <= batch->count);
-	for (int i = 0; i < n; i++)
-		batch->bytes -= batch->messages[i].key_length + batch->messages[i].value_length;
-	release_messages(batch->messages, n);
-	batch->count -= n;
-	memmove(batch->messages, batch->messages + n, batch->count * sizeof(KafkaMessage));
+	forget_first((OwnedBatch *) batch, batch->count);
 }
 
 void
@@ -106,31 +113,20 @@ kafka_message_batch_filter(KafkaMessageBatch *batch, int first, KafkaMessageTest
 	batch->count = kept;
 }
 
-void
-kafka_message_batch_move(KafkaMessageBatch *from, KafkaMessageBatch *to,
-                         KafkaMessageTest wanted, void *argument)
+size_t
+kafka_message_batch_take(KafkaMessageBatch *from, KafkaMessageBatch *to, int n)
 {
-	int kept = 0;
+	size_t bytes = 0;
 
-	if (from->count == 0)
-		return;
-	kafka_message_batch_reserve(to, ((OwnedBatch *) from)->consumer, from->count);
-	for (int i = 0; i < from->count; i++)
-	{
-		KafkaMessage *message = &from->messages[i];
-
-		if (wanted(message, argument))
-		{
-			size_t size = message->key_length + message->value_length;
-
-			to->messages[to->count++] = *message;
-			to->bytes += size;
-			from->bytes -= size;
-		}
-		else
-			from->messages[kept++] = *message;
-	}
-	from->count = kept;
+	kafka_message_batch_reserve(to, ((OwnedBatch *) from)->consumer, n);
+	for (int i = 0; i < n; i++)
+		bytes += from->messages[i].key_length + from->messages[i].value_length;
+	memcpy(to->messages + to->count, from->messages, n * sizeof(KafkaMessage));
+	to->count += n;
+	to->bytes += bytes;
+	from->bytes -= bytes;
+	forget_first((OwnedBatch *) from, n);
+	return bytes;
 }
 
 void
@@ -154,20 +150,33 @@ void
 kafka_message_batch_reserve(KafkaMessageBatch *batch, KafkaConsumer *consumer, int n)
 {
 	OwnedBatch *owned = (OwnedBatch *) batch;
+	int skipped;
+	int capacity;
 
 	if (owned->consumer != consumer)
 	{
 		Assert(batch->count == 0);
 		owned->consumer = consumer;
 	}
-	if (n > batch->capacity - batch->count)
+	skipped = batch->messages - owned->memory;
+	if (n <= owned->memory_capacity - skipped - batch->count)
+		return;
+	/* moves no more messages than have been taken from the front since the last time */
+	if (skipped >= batch->count && n <= owned->memory_capacity - batch->count)
 	{
-		int capacity = Max(batch->capacity * 2, batch->count + n);
-
-		batch->messages =
-		    repalloc_huge(batch->messages, (Size) capacity * sizeof(KafkaMessage));
-		batch->capacity = capacity;
+		memmove(owned->memory, batch->messages, batch->count * sizeof(KafkaMessage));
+		batch->messages = owned->memory;
+		return;
 	}
+	capacity = Max(owned->memory_capacity * 2, skipped + batch->count + n);
+	capacity = Max(capacity, SMALLEST_CAPACITY);
+	if (owned->memory == NULL)
+		owned->memory =
+		    MemoryContextAllocHuge(owned->context, (Size) capacity * sizeof(KafkaMessage));
+	else
+		owned->memory = repalloc_huge(owned->memory, (Size) capacity * sizeof(KafkaMessage));
+	owned->memory_capacity = capacity;
+	batch->messages = owned->memory + skipped;
 }
 
 void

@@ -4,8 +4,8 @@
  *	  A stream's side towards Kafka: fetch from the checkpoint on, and gather
  *	  the messages of the next micro-batch.
  *
- * Decides which messages make a batch.  Knows nothing of what becomes of
- * them; waiting is left to worker.c.
+ * Decides which messages make a batch; under max_offsets_per_trigger with
+ * batch_shares.c.  Knows nothing of what becomes of them; waiting is left to worker.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,14 +13,16 @@
 
 #include "stream_reader.h"
 
+#include "batch_shares.h"
 #include "data_loss.h"
 #include "progress.h"
 
 /* with a limit per partition: messages taken from the queue at once */
 #define FETCH_AT_ONCE 1000
 
+/* Makes room for what is kept by partition: known are there already, or 0. */
 static void
-allocate_partitions(StreamReader *reader)
+allocate_partitions(StreamReader *reader, int known)
 {
 	int count = reader->checkpoint->count;
 
@@ -31,6 +33,7 @@ allocate_partitions(StreamReader *reader)
 		reader->end_seen = palloc(sizeof(int64) * count);
 		reader->quota = palloc(sizeof(int64) * count);
 		reader->quota_is_backlog = palloc(sizeof(bool) * count);
+		reader->held = palloc(sizeof(KafkaMessageBatch *) * count);
 	}
 	else
 	{
@@ -39,14 +42,10 @@ allocate_partitions(StreamReader *reader)
 		reader->end_seen = repalloc(reader->end_seen, sizeof(int64) * count);
 		reader->quota = repalloc(reader->quota, sizeof(int64) * count);
 		reader->quota_is_backlog = repalloc(reader->quota_is_backlog, sizeof(bool) * count);
+		reader->held = repalloc(reader->held, sizeof(KafkaMessageBatch *) * count);
 	}
-}
-
-/* Partitions are dealt out to the stream's workers by their numbers, once and for all. */
-static bool
-is_ours(const StreamReader *reader, int32 partition)
-{
-	return partition % reader->stream->workers == reader->worker;
+	for (int i = known; i < count; i++)
+		reader->held[i] = NULL;
 }
 
 static bool
@@ -66,7 +65,8 @@ start_partition(StreamReader *reader, int32 partition)
 	reader->fetched_up_to[partition] = next_offset;
 	reader->end_seen[partition] = -1;
 	reader->quota[partition] = 0;
-	if (is_ours(reader, partition) && !partition_at_end(reader, partition, next_offset))
+	if (stream_reader_owns(reader, partition) &&
+	    !partition_at_end(reader, partition, next_offset))
 		kafka_consumer_start_partition(reader->consumer, partition, next_offset);
 }
 
@@ -96,8 +96,9 @@ stream_reader_open(const Stream *stream, int worker, const char *topic,
 	reader->topic = topic;
 	reader->checkpoint = checkpoint;
 	reader->consumer = kafka_consumer_open(connection, topic, CurrentMemoryContext);
+	reader->context = CurrentMemoryContext;
 	reader->batch = kafka_message_batch_create();
-	reader->held = kafka_message_batch_create();
+	reader->fetched = kafka_message_batch_create();
 	reader->log = log_check(reader->consumer, checkpoint,
 	                        (LogShare){.worker = worker, .workers = stream->workers}, false);
 	reader->partition_count = reader->log->partition_count;
@@ -114,13 +115,13 @@ stream_open_lookup_consumer(Oid server_id, const char *topic, Oid owner)
 void
 stream_reader_start(StreamReader *reader)
 {
-	allocate_partitions(reader);
+	allocate_partitions(reader, 0);
 	progress_forget_partitions();
 	for (int i = 0; i < reader->checkpoint->count; i++)
 	{
 		const LogFinding *finding = &reader->log->findings[i];
 
-		if (is_ours(reader, i))
+		if (stream_reader_owns(reader, i))
 			progress_set_partition(i, finding->next_offset, finding->low, finding->high, -1);
 		start_partition(reader, i);
 	}
@@ -150,7 +151,7 @@ stream_reader_add_partitions(StreamReader *reader, const Checkpoint *stored)
 	memcpy(checkpoint->positions + known, stored->positions + known,
 	       sizeof(PartitionPosition) * (stored->count - known));
 	checkpoint->count = stored->count;
-	allocate_partitions(reader);
+	allocate_partitions(reader, known);
 	for (int i = known; i < checkpoint->count; i++)
 		start_partition(reader, i);
 }
@@ -164,65 +165,7 @@ stream_reader_high_watermark(StreamReader *reader, int32 partition)
 	return kafka_consumer_watermarks(reader->consumer, partition, &low, &high) ? high : -1;
 }
 
-/* --- what a batch may take --- */
-
-/*
- * Shares max_offsets_per_trigger among the partitions by what they have
- * waiting, as Spark does; nobody who has something waiting gets nothing.
- */
-static void
-share_quota(StreamReader *reader, int64 limit)
-{
-	Checkpoint *checkpoint = reader->checkpoint;
-	int64 total = 0;
-	int64 shared = 0;
-	int largest = -1;
-
-	for (int i = 0; i < checkpoint->count; i++)
-	{
-		int64 high;
-		int64 backlog;
-
-		reader->quota[i] = 0;
-		reader->quota_is_backlog[i] = false;
-		if (!is_ours(reader, i))
-			continue;
-		high = stream_reader_high_watermark(reader, i);
-		backlog = high - checkpoint->positions[i].next_offset;
-		reader->quota_is_backlog[i] = backlog > 0;
-		/* what came since the last look, or before the first, may be taken, too */
-		reader->quota[i] = Max(backlog, 1);
-		total += reader->quota[i];
-	}
-	for (int i = 0; i < checkpoint->count; i++)
-	{
-		if (!is_ours(reader, i))
-			continue;
-		if (total > limit)
-			reader->quota[i] =
-			    Max((int64) ((double) reader->quota[i] * limit / total), INT64CONST(1));
-		shared += reader->quota[i];
-		if (largest < 0 || reader->quota[i] > reader->quota[largest])
-			largest = i;
-	}
-	if (largest < 0)
-		return;
-	/* rounding up the small ones must not pass the limit; what is left over goes to the largest */
-	reader->quota[largest] = Max(reader->quota[largest] + limit - shared, INT64CONST(1));
-}
-
-/* May the batch take this message?  Counts it as taken. */
-static bool
-within_quota(const KafkaMessage *message, void *argument)
-{
-	StreamReader *reader = argument;
-
-	if (reader->quota[message->partition] <= 0)
-		return false;
-	reader->quota[message->partition]--;
-	reader->read_up_to[message->partition] = message->offset + 1;
-	return true;
-}
+/* --- fetching --- */
 
 /*
  * Is a message that came from Kafka wanted?  It is when it stands at or after the
@@ -252,8 +195,8 @@ take_fetched(StreamReader *reader, int first)
 {
 	if (reader->stream->max_offsets_per_trigger > 0)
 	{
-		kafka_message_batch_filter(reader->held, first, wanted_message, reader);
-		kafka_message_batch_move(reader->held, reader->batch, within_quota, reader);
+		kafka_message_batch_filter(reader->fetched, first, wanted_message, reader);
+		batch_shares_hold(reader);
 	}
 	else
 	{
@@ -335,33 +278,20 @@ fetch_into(StreamReader *reader, KafkaMessageBatch *batch, int max_messages, siz
 static void
 pass_markers(StreamReader *reader)
 {
-	for (int i = 0; i < reader->held->count; i++)
-		reader->quota[reader->held->messages[i].partition] = -1;
 	for (int i = 0; i < reader->checkpoint->count; i++)
 	{
 		int64 end = reader->checkpoint->positions[i].end_offset;
 		int64 position;
 
-		if (!is_ours(reader, i))
+		if (!stream_reader_owns(reader, i) ||
+		    (reader->held[i] != NULL && reader->held[i]->count > 0))
 			continue;
 		position = Max(reader->end_seen[i], kafka_consumer_position(reader->consumer, i));
-		if (reader->held->count > 0 && reader->quota[i] < 0)
-			continue;
 		/* what is behind the end of available_now has been dropped, not read */
 		if (end >= 0)
 			position = Min(position, end);
 		reader->read_up_to[i] = Max(reader->read_up_to[i], position);
 	}
-}
-
-/* Does a partition with a backlog still have a share of the batch left? */
-static bool
-quota_left(const StreamReader *reader)
-{
-	for (int i = 0; i < reader->checkpoint->count; i++)
-		if (reader->quota[i] > 0 && reader->quota_is_backlog[i])
-			return true;
-	return false;
 }
 
 /* Takes what is here until the batch is full or nothing is left. */
@@ -377,40 +307,26 @@ gather_all(StreamReader *reader, size_t max_bytes)
 	}
 }
 
-/*
- * This worker's part of max_offsets_per_trigger: the limit is the stream's, and what its
- * workers take together.  Those that have no partition take nothing.
- */
-static int64
-own_limit(const StreamReader *reader)
-{
-	int64 limit = reader->stream->max_offsets_per_trigger;
-	int readers = Min(reader->stream->workers, reader->checkpoint->count);
-
-	return limit / readers + (reader->worker < limit % readers ? 1 : 0);
-}
-
-/*
- * The same under max_offsets_per_trigger.  A share of each partition means
- * that more may have to be fetched than is taken: a long backlog of one
- * partition can stand in the queue before the few messages of another.
- */
+/* The same under max_offsets_per_trigger. */
 static void
 gather_shares(StreamReader *reader, size_t max_bytes)
 {
-	int limit = (int) Min(own_limit(reader), max_batch_messages);
+	batch_shares_begin(reader);
+	/* however long the messages held last, log lines and errors of the connection don't wait */
+	kafka_consumer_serve(reader->consumer);
 
-	share_quota(reader, limit);
-	kafka_message_batch_move(reader->held, reader->batch, within_quota, reader);
 	/*
 	 * Not before something is gathered, or the queue is empty, may this stop:
-	 * events wait in the same queue, and only an empty one wakes the worker up.
+	 * events wait in the same queue, and only an empty one wakes the worker up.  Whoever has
+	 * a batch comes back without waiting, and an event behind messages is for what follows
+	 * them: a batch that those held have filled takes nothing from the queue, or
+	 * small ones would have ever more to hold.
 	 */
-	while (reader->batch->bytes < max_bytes && reader->held->bytes < max_bytes)
+	while (reader->batch->bytes < max_bytes && reader->held_bytes < max_bytes)
 	{
-		if (!fetch_into(reader, reader->held, FETCH_AT_ONCE, max_bytes))
+		if (reader->batch->count > 0 && !batch_shares_left(reader))
 			break;
-		if (reader->batch->count > 0 && !quota_left(reader))
+		if (!fetch_into(reader, reader->fetched, FETCH_AT_ONCE, max_bytes))
 			break;
 	}
 }
@@ -439,7 +355,7 @@ bool
 stream_reader_at_end(const StreamReader *reader)
 {
 	for (int i = 0; i < reader->checkpoint->count; i++)
-		if (is_ours(reader, i) &&
+		if (stream_reader_owns(reader, i) &&
 		    !partition_at_end(reader, i, reader->checkpoint->positions[i].next_offset))
 			return false;
 	return true;
@@ -453,7 +369,8 @@ stream_reader_report(StreamReader *reader)
 		int64 low;
 		int64 high;
 
-		if (is_ours(reader, i) && kafka_consumer_watermarks(reader->consumer, i, &low, &high))
+		if (stream_reader_owns(reader, i) &&
+		    kafka_consumer_watermarks(reader->consumer, i, &low, &high))
 			progress_set_partition(i, reader->checkpoint->positions[i].next_offset, low, high,
 			                       -1);
 	}
@@ -462,13 +379,13 @@ stream_reader_report(StreamReader *reader)
 bool
 stream_reader_caught_up(StreamReader *reader)
 {
-	if (reader->held->count > 0 || reader->batch->count > 0)
+	if (reader->held_count > 0 || reader->batch->count > 0)
 		return false;
 	for (int i = 0; i < reader->checkpoint->count; i++)
 	{
 		int64 next_offset = reader->checkpoint->positions[i].next_offset;
 
-		if (!is_ours(reader, i))
+		if (!stream_reader_owns(reader, i))
 			continue;
 		if (reader->end_seen[i] < 0 || next_offset < reader->end_seen[i] ||
 		    next_offset < stream_reader_high_watermark(reader, i))

@@ -23,6 +23,7 @@ typedef struct StreamReader
 {
 	const Stream *stream;
 	const char *topic;
+	MemoryContext context; /* the reader's */
 	KafkaConsumer *consumer;
 	int worker;               /* reads the partitions of this number modulo stream->workers */
 	Checkpoint *checkpoint;   /* positions as committed; kept up by micro_batch.c */
@@ -31,7 +32,10 @@ typedef struct StreamReader
 	int partition_count;      /* of the topic, at the last look */
 
 	/* max_offsets_per_trigger: taken from Kafka, but for a later batch */
-	KafkaMessageBatch *held;
+	KafkaMessageBatch *fetched; /* on the way from Kafka to those held */
+	KafkaMessageBatch **held;   /* by partition; NULL: none yet */
+	int64 held_count;
+	size_t held_bytes;
 	int64 *fetched_up_to;   /* by partition: next position to come from Kafka */
 	int64 *end_seen;        /* by partition: the end as Kafka last reported it; -1: never */
 	int64 *quota;           /* by partition: what the batch may still take */
@@ -44,6 +48,13 @@ typedef struct StreamReader
 	bool in_trouble;
 	KafkaEvent trouble;
 } StreamReader;
+
+/* Partitions are dealt out to the stream's workers by their numbers, once and for all. */
+static inline bool
+stream_reader_owns(const StreamReader *reader, int32 partition)
+{
+	return partition % reader->stream->workers == reader->worker;
+}
 
 /*
  * Connects and compares the checkpoint with the log: see reader->log.  The partitions that are the

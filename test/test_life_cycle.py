@@ -3,6 +3,8 @@
 import threading
 import time
 
+import pytest
+
 from expectations import assert_exact, error
 from harness.processes import wait_until
 
@@ -217,19 +219,40 @@ def test_available_now_of_an_empty_topic(db, topic):
     db.wait_for_state("stopped")
 
 
-def test_max_offsets_per_trigger_is_fair(db, topic):
+@pytest.mark.parametrize("limit", [1000, 7])
+def test_max_offsets_per_trigger_is_fair(db, topic, limit):
     """A long backlog in one partition does not starve the others."""
     db.create_tables(topic)
-    topic.produce_all({"value": {"id": n}, "partition": 0} for n in range(20_000))
+    topic.produce_all({"value": {"id": n}, "partition": 0} for n in range(20 * limit))
     topic.produce_all({"value": {"id": n}, "partition": 1} for n in range(20_000, 20_100))
     topic.produce_all({"value": {"id": 30_000}, "partition": 2} for n in range(1))
-    db.create_stream(max_offsets_per_trigger=1000)
+    db.create_stream(max_offsets_per_trigger=limit)
     assert_exact(db, topic)
     batches = db.run("SELECT num_input_rows FROM kafka.stream_progress WHERE stream = 's'")
-    assert batches and all(rows <= 1000 for rows, in batches)
+    assert batches and all(rows <= limit for rows, in batches)
     # One transaction per batch: the small partitions were done by the first ones.
     assert db.value("""SELECT count(DISTINCT xmin::text) FROM target WHERE xmin::text::bigint <=
                        (SELECT max(xmin::text::bigint) FROM target WHERE p = 2)""") <= 2
+
+
+def test_small_limit_on_a_long_backlog(db, topic):
+    """Hundreds of batches from what was fetched at once: with a stop in between, markers, aborted messages and news."""
+    db.create_tables(topic)
+    topic.produce_all({"value": {"id": n}, "partition": 0} for n in range(2_000))
+    with topic.transaction(commit=False) as produce:
+        produce(*({"id": -n} for n in range(1, 50)), partition=0)
+    with topic.transaction() as produce:
+        produce(*({"id": 2_000 + n} for n in range(50)), partition=1)
+    topic.wait_for_markers()
+    db.create_stream(max_offsets_per_trigger=3)
+    db.wait_for("SELECT count(*) > 100 FROM target")
+    db.call("stop_stream")
+    # what was fetched for later batches is not in the checkpoint
+    assert db.value("SELECT max(o) + 1 FROM target WHERE p = 0") == db.next_offsets()[0] < 2_000
+    topic.produce_all({"value": {"id": 3_000 + n}, "partition": n % 3} for n in range(90))
+    db.call("start_stream")
+    assert_exact(db, topic)
+    assert db.value("SELECT max(num_input_rows) FROM kafka.stream_progress WHERE stream = 's'") <= 3
 
 
 def test_trigger_interval_spaces_batches(db, topic):
