@@ -76,6 +76,10 @@ struct KafkaConsumer
 	int taken_count;
 	int taken_next;
 
+	/* by partition: behind the last event that came in the place of a message */
+	int64 *event_positions;
+	int event_position_count;
+
 	KafkaFlow flow;
 	KafkaReports reports;
 	KafkaPeer *peer;

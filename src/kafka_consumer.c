@@ -327,6 +327,39 @@ kafka_consumer_stop_partition(KafkaConsumer *consumer, int32 partition)
 	drop_taken(consumer, partition);
 }
 
+/*
+ * Notes where events stand among the messages just taken.  Since 2.1 or so the library moves its position
+ * behind an event as if a message had been delivered, also behind the end of a partition: what
+ * comes there later would be passed over by whoever believed it.
+ */
+static void
+note_events(KafkaConsumer *consumer)
+{
+	for (int i = 0; i < consumer->taken_count; i++)
+	{
+		const rd_kafka_message_t *message = consumer->taken[i];
+		int count = consumer->event_position_count;
+
+		if (!message->err || message->partition < 0)
+			continue;
+		if (message->partition >= count)
+		{
+			int wanted = message->partition + 1;
+			MemoryContext previous = MemoryContextSwitchTo(consumer->context);
+
+			consumer->event_positions =
+			    count == 0 ? palloc(sizeof(int64) * wanted)
+			               : repalloc(consumer->event_positions, sizeof(int64) * wanted);
+			MemoryContextSwitchTo(previous);
+			for (; count < wanted; count++)
+				consumer->event_positions[count] = -1;
+			consumer->event_position_count = count;
+		}
+		consumer->event_positions[message->partition] =
+		    Max(consumer->event_positions[message->partition], message->offset + 1);
+	}
+}
+
 /* Turns an error that came in the place of a message into an event. */
 static void
 event_from_message(rd_kafka_message_t *message, KafkaEvent *event)
@@ -372,6 +405,7 @@ kafka_consumer_poll(KafkaConsumer *consumer, KafkaMessageBatch *batch, int max_m
 				empty = true;
 				break;
 			}
+			note_events(consumer);
 			kafka_report_all_well(consumer);
 		}
 		else
@@ -436,13 +470,19 @@ library_position(KafkaConsumer *consumer, int32 partition)
 int64
 kafka_consumer_position(KafkaConsumer *consumer, int32 partition)
 {
+	int64 position;
+
 	/* the library counts as delivered what is still waiting here */
 	for (int i = consumer->taken_next; i < consumer->taken_count; i++)
 	{
 		if (consumer->taken[i]->partition == partition)
 			return consumer->taken[i]->offset;
 	}
-	return library_position(consumer, partition);
+	position = library_position(consumer, partition);
+	if (partition < consumer->event_position_count &&
+	    position == consumer->event_positions[partition])
+		return -1;
+	return position;
 }
 
 bool

@@ -204,7 +204,8 @@ extern void kafka_consumer_serve(KafkaConsumer *consumer);
 
 /*
  * The position behind the last thing that was taken from a partition, be it
- * a message or a transaction marker that is never returned; -1 before the first.
+ * a message or a transaction marker that is never returned; -1 before the first, and where the
+ * library's position may be that of an event, such as the end of the partition.
  */
 extern int64 kafka_consumer_position(KafkaConsumer *consumer, int32 partition);
 
