@@ -42,7 +42,7 @@ check-sanitize:
 	@test/run.sh harness.check sanitize
 
 # Looks for messages that the decoders get wrong; SEED=... repeats a run.
-FUZZ_PACKAGES = clang-14 libclang-rt-14-dev
+FUZZ_PACKAGES = clang libclang-rt-dev
 fuzz: SECONDS = 300
 fuzz:
 	@KAFKA_INGEST_PACKAGES="$(FUZZ_PACKAGES)" test/run.sh fuzz --seconds=$(SECONDS) $(if $(SEED),--seed=$(SEED))

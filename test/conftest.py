@@ -12,7 +12,7 @@ import pytest
 from harness import build, paths
 from harness.database import Database
 from harness.kafka import Broker
-from harness.postgres import VERSIONS, Cluster, Installation
+from harness.postgres import KNOWN, VERSIONS, Cluster, Installation
 from harness.processes import clean_up_at_exit, stop_all
 from harness.secure_kafka import PASSWORD, SecureBroker
 from harness.topic import Topic
@@ -21,7 +21,7 @@ _numbers = itertools.count(1)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--postgres-version", type=int, choices=VERSIONS, default=VERSIONS[0])
+    parser.addoption("--postgres-version", type=int, choices=KNOWN, default=VERSIONS[0])
     parser.addoption("--sanitize", action="store_true", help="build and run with AddressSanitizer and "
                                                              "UndefinedBehaviorSanitizer (PostgreSQL 18)")
     parser.addoption("--seed", default="0", help="for what is generated at random")

@@ -12,7 +12,7 @@ import time
 
 from harness import build, paths
 from harness.kafka import Broker
-from harness.postgres import Cluster
+from harness.postgres import DEBIAN, Cluster
 from harness.processes import (Process, clean_up_at_exit, leave_running, stop_all, stop_left_running,
                                wait_until)
 from harness.topic import Topic
@@ -85,8 +85,8 @@ def run():
 
 
 def show(directory):
-    heading("Building the extension, starting PostgreSQL 15 and Apache Kafka 4.1.0 (private, on free ports)")
-    installation = build.build(15, directory)
+    heading(f"Building the extension, starting PostgreSQL {DEBIAN} and Apache Kafka 4.1.0 (private, on free ports)")
+    installation = build.build(DEBIAN, directory)
     cluster = Cluster(installation, directory, "postgres").create().start(outlive=True)
     cluster.psql("postgres", "CREATE DATABASE demo")
     broker = Broker(directory).create().start(outlive=True)

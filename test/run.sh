@@ -7,7 +7,8 @@
 # the rest goes to a cache directory of the user: a Python environment and the
 # jars of Apache Kafka.  KAFKA_INGEST_PACKAGES: Debian packages beside those
 # that everything needs.  PEERS=spark: other programs that do what the
-# extension does (test/peers).  Says what it does only when it does something.
+# extension does (test/peers).  POSTGRES_VERSIONS="15 16": other versions than the usual
+# two (test/harness/postgres.py).  Says what it does only when it does something.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,6 +17,12 @@ export KAFKA_INGEST_CACHE=${KAFKA_INGEST_CACHE:-${XDG_CACHE_HOME:-$home/.cache}/
 environment=$KAFKA_INGEST_CACHE/venv
 jars=$KAFKA_INGEST_CACHE/kafka-4.1.0
 
+# The PostgreSQL that Debian has packages of
+case $(. /etc/os-release && echo "${VERSION_CODENAME:-}") in
+	trixie) export KAFKA_INGEST_DEBIAN_POSTGRES=17 ;;
+	*) export KAFKA_INGEST_DEBIAN_POSTGRES=15 ;;
+esac
+
 say() { echo "run.sh: $*" >&2; }
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
@@ -23,10 +30,10 @@ installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = i
 install_packages() {
 	local package missing=()
 	for package in gcc make pkg-config python3 python3-venv clang-format \
-		postgresql-15 postgresql-server-dev-15 librdkafka-dev libcjson-dev ${KAFKA_INGEST_PACKAGES:-}; do
+		postgresql-$KAFKA_INGEST_DEBIAN_POSTGRES postgresql-server-dev-$KAFKA_INGEST_DEBIAN_POSTGRES librdkafka-dev libcjson-dev ${KAFKA_INGEST_PACKAGES:-}; do
 		installed "$package" || missing+=("$package")
 	done
-	command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
+	command -v java >/dev/null || missing+=(default-jre-headless)
 	[ -d "$jars" ] && peers_are_installed || command -v mvn >/dev/null || missing+=(maven)
 	[ ${#missing[@]} -gt 0 ] || return 0
 
@@ -43,7 +50,7 @@ install_packages() {
 	as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
 	"${as_root[@]}" update >&2
 	if ! "${as_root[@]}" install -y --no-install-recommends "${missing[@]}" </dev/null >&2; then
-		say "the packages could not be installed; they are those of Debian 12 (bookworm)"
+		say "the packages could not be installed; they are those of Debian 12 (bookworm) and 13 (trixie)"
 		exit 1
 	fi
 }
@@ -94,10 +101,21 @@ new_python_environment() {
 }
 
 install_python_environment() {
-	cmp -s "$here/requirements.txt" "$environment/requirements.txt" && return
-	say "installing Python packages into $environment"
-	new_python_environment "$environment" "$here/requirements.txt"
-	cp "$here/requirements.txt" "$environment/requirements.txt"
+	local list version
+	if ! cmp -s "$here/requirements.txt" "$environment/requirements.txt"; then
+		say "installing Python packages into $environment"
+		new_python_environment "$environment" "$here/requirements.txt"
+		cp "$here/requirements.txt" "$environment/requirements.txt"
+	fi
+	# of versions of PostgreSQL that are not always there
+	for version in ${POSTGRES_VERSIONS:-}; do
+		list=requirements-postgres$version.txt
+		if [ -e "$here/$list" ] && ! cmp -s "$here/$list" "$environment/$list"; then
+			say "installing PostgreSQL $version into $environment"
+			"$environment/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$here/$list" >&2
+			cp "$here/$list" "$environment/"
+		fi
+	done
 }
 
 install_kafka() {

@@ -1,8 +1,6 @@
 """TLS, client certificates, SASL and access control, on a broker that has them."""
 
-import importlib.util
 import itertools
-import pathlib
 import shutil
 
 import pytest
@@ -10,6 +8,7 @@ from psycopg import sql
 
 from expectations import assert_exact, error
 from harness.database import Database
+from harness.postgres import newest_librdkafka
 from harness.processes import wait_until
 from harness.secure_kafka import ALICE, MECHANISMS, PASSWORD
 from harness.topic import Topic
@@ -149,10 +148,8 @@ def test_a_small_queue_of_an_authenticated_connection(bare_db, secure_kafka, top
 @pytest.fixture(scope="module")
 def new_library(run_directory):
     """The librdkafka that the Python client brings along."""
-    package = pathlib.Path(importlib.util.find_spec("confluent_kafka").origin).parent
-    (library,) = package.with_name("confluent_kafka.libs").glob("librdkafka-*.so*")
     copy = run_directory.path / "librdkafka.so.1"
-    shutil.copy(library, copy)
+    shutil.copy(newest_librdkafka(), copy)
     copy.chmod(0o755)
     return copy
 
@@ -197,10 +194,12 @@ def test_password_changed_under_load(new_library_db, secure_kafka, topic):
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS[1:])
-def test_scram_with_a_library_that_is_too_old(bare_db, secure_kafka, topic, mechanism):
-    if tuple(map(int, bare_db.value("SELECT kafka.library_version()").split("."))) > (2, 6, 0):
-        pytest.skip("the library in use knows how")
+def test_scram_with_the_library_in_use(bare_db, secure_kafka, topic, mechanism):
+    """One that is too old to know how says so."""
     use_password(bare_db, secure_kafka, mechanism)
+    if tuple(map(int, bare_db.value("SELECT kafka.library_version()").split("."))) > (2, 6, 0):
+        assert_stream_reads(bare_db, topic)
+        return
     bare_db.create_tables(topic)
     assert_refused(bare_db, NOT_AUTHENTICATED, "authentication", hint=r"takes librdkafka 2\.6\.1")
 
@@ -259,7 +258,7 @@ def test_wrong_key_password(bare_db, secure_kafka, topic, log):
 def test_plaintext_to_a_tls_port(bare_db, secure_kafka, topic):
     bare_db.create_server(secure_kafka.addresses["ssl"], socket_timeout_ms=3000)
     bare_db.create_tables(topic)
-    assert_refused(bare_db, UNREACHABLE, detail="security.protocol|[Dd]isconnected", hint="security_protocol")
+    assert_refused(bare_db, UNREACHABLE, detail="security.protocol|[Dd]isconnected|brokers are down", hint="security_protocol")
 
 
 def test_tls_to_a_plaintext_port(bare_db, secure_kafka, topic):

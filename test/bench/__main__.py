@@ -5,7 +5,7 @@
     TRICKLE_SECONDS   length of the latency measurement (20), TRICKLE_RATE messages/s (100)
     PYTHON_CONSUMER   0 leaves the consumer in Python out
     PEERS             "spark" measures Spark, too (fetched: 500 MB)
-    POSTGRES_VERSION  15 or 18 (15)
+    POSTGRES_VERSION  Debian's, 16 or 18 (Debian's)
 """
 
 import datetime

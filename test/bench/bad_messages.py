@@ -2,7 +2,7 @@
 
 One append stream over the same number of messages: all good, then with bad ones scattered that can't be decoded, that violate
 a CHECK, a unique index, or raise an error in a trigger; the last two against a clean run into the same kind of table.
-Sizes by environment: ROWS (1000000), BAD (1000), POSTGRES_VERSION (15)."""
+Sizes by environment: ROWS (1000000), BAD (1000), POSTGRES_VERSION (Debian's)."""
 
 import statistics
 import time

@@ -5,7 +5,7 @@ import os
 from harness import build, paths
 from harness.database import Database
 from harness.kafka import Broker
-from harness.postgres import Cluster, Installation
+from harness.postgres import DEBIAN, Cluster, Installation
 from harness.processes import clean_up_at_exit, stop_all
 
 SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "16GB", "checkpoint_timeout": "1h",
@@ -21,7 +21,7 @@ def say(text):
 
 
 def postgres_version():
-    return size("POSTGRES_VERSION", 15)
+    return size("POSTGRES_VERSION", DEBIAN)
 
 
 def start_servers(directory, settings=None, installed=None):

@@ -11,7 +11,7 @@ from bench import pairs, rows
 from harness import build, paths
 from harness.database import Database
 from harness.kafka import Broker
-from harness.postgres import Cluster
+from harness.postgres import DEBIAN, Cluster
 from harness.processes import clean_up_at_exit, stop_all
 
 FLOOR = 0.4         # of COPY; several times less than what a quiet machine shows is a fault
@@ -50,7 +50,7 @@ def main():
     clean_up_at_exit()
     directory = paths.RunDirectory()
     try:
-        version = int(os.environ.get("POSTGRES_VERSION") or 15)
+        version = int(os.environ.get("POSTGRES_VERSION") or DEBIAN)
         ratio = ratio_to_copy(build.build(version, directory), directory)
     finally:
         stop_all()

@@ -6,7 +6,7 @@ Sizes by environment:
     SCALE_STREAMS     idle streams, in steps of ten (100)
     IDLE_SECONDS      length of the idle measurement (60)
     PARTS             which parts: any of workers,partitions,idle,rows (all)
-    POSTGRES_VERSION  15 or 18 (15)
+    POSTGRES_VERSION  Debian's, 16 or 18 (Debian's)
 """
 
 import datetime

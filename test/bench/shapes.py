@@ -1,7 +1,7 @@
 """test/run.sh bench.shapes: a stream against COPY into other kinds of tables than make bench's.
 
 A table with a primary key and one more index, and whole messages as text or bytea,
-where COPY reads the same lines into one column.  Sizes by environment: ROWS (2000000), PAIRS (5), POSTGRES_VERSION (15).
+where COPY reads the same lines into one column.  Sizes by environment: ROWS (2000000), PAIRS (5), POSTGRES_VERSION (Debian's).
 """
 
 from bench import pairs, rows

@@ -9,7 +9,7 @@ Sizes by environment:
     ROUNDS                     batches on each of the two, taken in turn (10)
     FULL_PAGE_WRITES           on or off (on): whether WAL has each page whole at its first change
     SMALL_BATCHES              batches of one message (100000); 0 leaves them out
-    POSTGRES_VERSION           15 or 18 (15)
+    POSTGRES_VERSION           Debian's, 16 or 18 (Debian's)
 
 States are filled by SQL with kafka.partial_state, as a stream would have made them.
 """

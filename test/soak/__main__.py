@@ -14,7 +14,7 @@ import traceback
 
 from harness import build, paths
 from harness.kafka import Broker
-from harness.postgres import VERSIONS, Cluster
+from harness.postgres import KNOWN, VERSIONS, Cluster
 from harness.processes import clean_up_at_exit, stop_all
 from soak.faults import Faults
 from soak.load import Load
@@ -48,7 +48,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=int, default=300)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1, 10 ** 6))
-    parser.add_argument("--postgres-version", type=int, choices=VERSIONS, default=VERSIONS[-1])
+    parser.add_argument("--postgres-version", type=int, choices=KNOWN, default=VERSIONS[-1])
     options = parser.parse_args()
     clean_up_at_exit()
     print(f"soak: SEED={options.seed}, {options.seconds} s, PostgreSQL {options.postgres_version}", flush=True)
