@@ -22,6 +22,7 @@
 #include "pgstat.h"
 #include "privileges.h"
 #include "storage/lmgr.h"
+#include "stream_guard.h"
 #include "stream_trust.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
@@ -72,13 +73,13 @@ become_owner(const Stream *stream, OwnerIdentity *saved)
 	                                          SECURITY_RESTRICTED_OPERATION);
 	/* what code of the batch sets, in its own functions or others', ends with it */
 	saved->guc_nest_level = NewGUCNestLevel();
-	stream_trust_guard_begin(stream->owner);
+	stream_guard_begin(stream->owner);
 }
 
 void
 restore_identity(const OwnerIdentity *saved)
 {
-	stream_trust_guard_end();
+	stream_guard_end();
 	AtEOXact_GUC(false, saved->guc_nest_level);
 	SetUserIdAndSecContext(saved->user_id, saved->security_context);
 }

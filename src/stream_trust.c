@@ -12,7 +12,7 @@
  * own owner and are nobody's danger.
  *
  * Tables are looked at before each batch, under the locks that keep them as they are.
- * Functions can be replaced at any time: they are looked at when they are called.
+ * What only shows while a batch runs is left to stream_guard.c, which asks here whom to trust.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,13 +23,11 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/transam.h"
-#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "rewrite/prs2lock.h"
@@ -65,9 +63,8 @@ role_is_trusted(Oid role, Oid owner)
 	return role == owner || superuser_arg(role) || has_privs_of_role(role, owner);
 }
 
-/* Of a function: true when it can do nothing with the rights of "owner" that its own owner can't. */
-static bool
-function_is_trusted(Oid function, Oid owner)
+bool
+stream_trusts_function(Oid function, Oid owner)
 {
 	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	bool result = true;
@@ -100,8 +97,8 @@ role_name(Oid role)
 	return name ? name : psprintf("%u", role);
 }
 
-pg_noreturn static void
-refuse_function(Oid function, Oid owner)
+void
+stream_refuse_function(Oid function, Oid owner)
 {
 	Oid stranger = function_owner(function);
 
@@ -137,102 +134,6 @@ refuse_relation(const TrustContext *context, Oid relid, const char *what)
 	                 quote_identifier(role_name(stranger)))));
 }
 
-/* --- functions, when they are called --- */
-
-/* A stream may be called for within the batch of another: the last one counts. */
-#define GUARDS_AT_MOST 16
-
-typedef struct Guard
-{
-	Oid owner;
-	SubTransactionId subtransaction;
-} Guard;
-
-static Guard guard_stack[GUARDS_AT_MOST];
-static int guard_count = 0;
-static needs_fmgr_hook_type next_needs_hook = NULL;
-static fmgr_hook_type next_hook = NULL;
-
-static bool
-guards(Oid function)
-{
-	return guard_count > 0 &&
-	       !function_is_trusted(function, guard_stack[guard_count - 1].owner);
-}
-
-static bool
-needs_look(Oid function)
-{
-	return (next_needs_hook && next_needs_hook(function)) || guards(function);
-}
-
-/* Does what runs now have the rights that are guarded? */
-static bool
-is_guarded(void)
-{
-	return guard_count > 0 && GetUserId() == guard_stack[guard_count - 1].owner &&
-	       InSecurityRestrictedOperation();
-}
-
-static void
-look_at_call(FmgrHookEventType event, FmgrInfo *function, Datum *argument)
-{
-	if (event == FHET_START && is_guarded() && guards(function->fn_oid))
-		refuse_function(function->fn_oid, guard_stack[guard_count - 1].owner);
-	if (next_hook)
-		next_hook(event, function, argument);
-}
-
-/* An error ends what was guarded in it, and nothing else. */
-static void
-at_subtransaction_end(SubXactEvent event, SubTransactionId subtransaction,
-                      SubTransactionId parent, void *argument)
-{
-	if (event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-	while (guard_count > 0 && guard_stack[guard_count - 1].subtransaction == subtransaction)
-		guard_count--;
-}
-
-static void
-at_transaction_end(XactEvent event, void *argument)
-{
-	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT)
-		guard_count = 0;
-}
-
-void
-stream_trust_guard_begin(Oid owner)
-{
-	static bool installed = false;
-
-	if (!installed)
-	{
-		RegisterXactCallback(at_transaction_end, NULL);
-		RegisterSubXactCallback(at_subtransaction_end, NULL);
-		next_needs_hook = needs_fmgr_hook;
-		next_hook = fmgr_hook;
-		needs_fmgr_hook = needs_look;
-		fmgr_hook = look_at_call;
-		installed = true;
-	}
-	if (guard_count == GUARDS_AT_MOST)
-		ereport(ERROR,
-		        (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-		         errmsg("streams are nested too deeply"),
-		         errdetail("A batch of a stream runs others, %d deep.", GUARDS_AT_MOST)));
-	guard_stack[guard_count].owner = owner;
-	guard_stack[guard_count].subtransaction = GetCurrentSubTransactionId();
-	guard_count++;
-}
-
-void
-stream_trust_guard_end(void)
-{
-	Assert(guard_count > 0);
-	guard_count--;
-}
-
 /* --- expressions --- */
 
 static bool
@@ -254,8 +155,8 @@ check_function(Oid function, void *argument)
 {
 	TrustContext *context = argument;
 
-	if (!function_is_trusted(function, context->stream->owner))
-		refuse_function(function, context->stream->owner);
+	if (!stream_trusts_function(function, context->stream->owner))
+		stream_refuse_function(function, context->stream->owner);
 	if (context->computes_only && !function_only_computes(function))
 		refuse_relation(context, context->relid,
 		                psprintf("function %s in the definition of",
@@ -327,8 +228,8 @@ check_triggers(Relation relation, TrustContext *context)
 		/* foreign keys are checked with the rights of the tables' owners */
 		if (trigger->tgisinternal)
 			continue;
-		if (!function_is_trusted(trigger->tgfoid, context->stream->owner))
-			refuse_function(trigger->tgfoid, context->stream->owner);
+		if (!stream_trusts_function(trigger->tgfoid, context->stream->owner))
+			stream_refuse_function(trigger->tgfoid, context->stream->owner);
 		check_stored_expression(trigger->tgqual, context);
 	}
 }
@@ -517,6 +418,6 @@ stream_trust_check(const Stream *stream)
 void
 stream_trust_check_routine(Oid routine, Oid owner)
 {
-	if (!function_is_trusted(routine, owner))
-		refuse_function(routine, owner);
+	if (!stream_trusts_function(routine, owner))
+		stream_refuse_function(routine, owner);
 }

@@ -8,6 +8,8 @@
 #ifndef STREAM_TRUST_H
 #define STREAM_TRUST_H
 
+#include "compat.h"
+
 #include "stream.h"
 
 /*
@@ -20,13 +22,10 @@ extern void stream_trust_check(const Stream *stream);
 /* The same for a routine that a stream of this owner is told to call. */
 extern void stream_trust_check_routine(Oid routine, Oid owner);
 
-/*
- * From now on, functions that would be called with the rights of this role in a
- * security-restricted operation must be those of somebody who has its rights anyway;
- * until stream_trust_guard_end(), or an error that ends the (sub)transaction.  Guards nest: the last
- * one counts.  ERRCODE_PROGRAM_LIMIT_EXCEEDED when they nest too deeply.
- */
-extern void stream_trust_guard_begin(Oid owner);
-extern void stream_trust_guard_end(void);
+/* Of a function: true when it can do nothing with the rights of "owner" that its own owner can't. */
+extern bool stream_trusts_function(Oid function, Oid owner);
+
+/* Raises the error that names a function that is not trusted, and its owner: ERRCODE_INSUFFICIENT_PRIVILEGE. */
+pg_noreturn extern void stream_refuse_function(Oid function, Oid owner);
 
 #endif /* STREAM_TRUST_H */
