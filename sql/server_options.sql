@@ -95,6 +95,8 @@ ALTER SERVER names OPTIONS (SET isolation_level 'snapshot');
 
 -- secrets belong to user mappings, the rest to servers
 ALTER SERVER names OPTIONS (ADD sasl_password 'do not tell');
+ALTER SERVER names OPTIONS (ADD ssl_ca_pem '-----BEGIN CERTIFICATE----- x -----BEGIN ENCRYPTED PRIVATE KEY----- do not tell');
+CREATE USER MAPPING FOR PUBLIC SERVER names OPTIONS (ssl_certificate_pem '-----BEGIN PRIVATE KEY----- do not tell');
 CREATE USER MAPPING FOR PUBLIC SERVER names OPTIONS (client_id 'x');
 CREATE USER MAPPING FOR PUBLIC SERVER names OPTIONS (sasl_username 'u', sasl_password 'do not tell', "sasl.password" 'do not tell');
 CREATE USER MAPPING FOR PUBLIC SERVER names OPTIONS (sasl_username 'u', sasl_passwort 'do not tell');

@@ -132,10 +132,8 @@ static bool
 same_name(const char *given, const char *name)
 {
 	for (; *given && *name; given++, name++)
-	{
 		if (*given != *name && !(*given == '_' && *name == '.'))
 			return false;
-	}
 	return *given == *name;
 }
 
@@ -160,10 +158,8 @@ option_spelling(const char *name)
 	char *spelling = pstrdup(name);
 
 	for (char *c = spelling; *c; c++)
-	{
 		if (*c == '.')
 			*c = '_';
-	}
 	return spelling;
 }
 
@@ -180,11 +176,9 @@ valid_options(OptionPlace place)
 
 	initStringInfo(&names);
 	for (int i = 0; i < lengthof(option_definitions); i++)
-	{
 		if (belongs_to(&option_definitions[i], place))
 			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "",
 			                 option_spelling(option_definitions[i].name));
-	}
 	return names.data;
 }
 
@@ -231,6 +225,18 @@ check_reserved(const OptionDefinition *definition, const char *given, const char
 	             : errhint("Give the certificate of a private authority in ssl_ca_pem.")));
 }
 
+/* A file of certificates may have the key, too; everybody sees the option, and errors show it. */
+static void
+refuse_private_key(const OptionDefinition *definition, const char *given, const char *value)
+{
+	if (!definition->secret && strstr(value, "PRIVATE KEY-----") != NULL)
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		         errmsg("option \"%s\" must not have a private key in it", given),
+		         errhint("Set ssl_key_pem with CREATE USER MAPPING or ALTER USER MAPPING, "
+		                 "and consider this key known to others.")));
+}
+
 /*
  * The value to give to librdkafka for a value given by the user, or an
  * error.  The result is "value" itself or a constant or palloc'd.
@@ -273,12 +279,7 @@ checked_value(const OptionDefinition *definition, const char *given, const char 
 
 			initStringInfo(&values);
 			for (const char *c = definition->allowed; *c; c++)
-			{
-				if (*c == '|')
-					appendStringInfoString(&values, ", ");
-				else
-					appendStringInfoChar(&values, *c);
-			}
+				appendStringInfoString(&values, *c == '|' ? ", " : (char[]){*c, '\0'});
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			                errmsg("invalid value for option \"%s\": \"%s\"", given, value),
 			                strchr(definition->allowed, '|')
@@ -362,6 +363,7 @@ resolve_options(List *options, OptionPlace place, Oid role)
 			         errdetail("It stands for librdkafka's property \"%s\".", definition->name),
 			         errhint("Give an option under one of its names only.")));
 
+		refuse_private_key(definition, option->defname, defGetString(option));
 		check_reserved(definition, option->defname, defGetString(option), role);
 		property = palloc(sizeof(KafkaProperty));
 		property->name = definition->name;
