@@ -459,6 +459,11 @@ SELECT s.name AS stream, w.worker, w.state, w.pid, w.since, w.worker_started_at,
  WHERE w.worker OPERATOR(pg_catalog.<) s.workers;
 COMMENT ON VIEW kafka.stream_worker IS 'one row per worker of the streams that have one in shared memory: is it running, where, and its last error; worker i of n reads the partitions of which the remainder modulo n is i';
 
+CREATE FUNCTION kafka.to_bigint(number numeric) RETURNS bigint
+    LANGUAGE sql IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE
+    RETURN greatest(least(coalesce(number, 0::numeric), '9223372036854775807'::numeric), '-9223372036854775808'::numeric)::bigint;
+COMMENT ON FUNCTION kafka.to_bigint(numeric) IS 'the nearest bigint, and 0 for NULL: a status must come out, whatever somebody wrote into a counter';
+
 CREATE VIEW kafka.stream_status WITH (security_invoker = true) AS
 SELECT s.name AS stream,
        CASE WHEN s.started_in_system IS NOT NULL AND NOT kafka.is_here(s.started_in_system, s.started_in_database)
@@ -513,10 +518,10 @@ SELECT s.name AS stream,
                  FROM kafka.stream_worker) AS w
         GROUP BY w.stream
        ) AS w ON w.stream OPERATOR(pg_catalog.=) s.name
-  CROSS JOIN LATERAL (SELECT coalesce(sum(message_count), 0)::bigint AS message_count,
-                             coalesce(sum(byte_count), 0)::bigint AS byte_count,
-                             coalesce(sum(error_count), 0)::bigint AS error_count,
-                             coalesce(sum(lost_offsets), 0)::bigint AS lost_offsets,
+  CROSS JOIN LATERAL (SELECT kafka.to_bigint(sum(message_count)) AS message_count,
+                             kafka.to_bigint(sum(byte_count)) AS byte_count,
+                             kafka.to_bigint(sum(error_count)) AS error_count,
+                             kafka.to_bigint(sum(lost_offsets)) AS lost_offsets,
                              max(data_loss_at) AS data_loss_at
                         FROM kafka.stream_offset o WHERE o.stream OPERATOR(pg_catalog.=) s.name) o;
 COMMENT ON VIEW kafka.stream_status IS 'one row per stream: is it running, where, how much so far, and the last error; of several workers, the state of the one that is worst off, and the pid of the first';

@@ -367,6 +367,16 @@ def test_tampered_catalog_row_without_constraints(roles, topic, change):
     assert db.value("SELECT pg_postmaster_start_time()") == started
 
 
+def test_tampered_counters(roles, topic):
+    """The status comes out, whatever stands there."""
+    create(roles, start=False)
+    for number in (2 ** 63 - 1, -2 ** 63):
+        roles.run("DELETE FROM kafka.stream_offset")
+        roles.run("INSERT INTO kafka.stream_offset (stream, topic, partition, next_offset, message_count, byte_count, error_count, "
+                  f"lost_offsets) SELECT 's', 't', p, 0, {number}, {number}, {number}, {number} FROM generate_series(0, 1) AS p")
+        assert roles.db.run("SELECT messages, bytes, errors, lost_offsets FROM kafka.stream_status") == [(number,) * 4]
+
+
 SQUATTERS = [
     "CREATE SCHEMA kafka AUTHORIZATION {app}",
     "CREATE SCHEMA kafka; CREATE TABLE kafka.stream (a int)",
