@@ -215,6 +215,25 @@ flatten_query_aliases(Query *query)
 	return query;
 }
 
+/* --- whose code runs --- */
+
+/* What is called before a statement runs, with its range table. */
+#if PG_VERSION_NUM >= 160000
+#define CHECK_PERMISSIONS_PARAMETERS List *range_table, List *permissions, bool raise
+#define CHECK_PERMISSIONS_ARGUMENTS  range_table, permissions, raise
+#else
+#define CHECK_PERMISSIONS_PARAMETERS List *range_table, bool raise
+#define CHECK_PERMISSIONS_ARGUMENTS  range_table, raise
+#endif
+
+/* functions that are named otherwise, or missing */
+#if PG_VERSION_NUM < 170000
+#define F_RANDOM_ F_RANDOM
+#endif
+#if PG_VERSION_NUM < 180000
+#define F_UUIDV7_ InvalidOid
+#endif
+
 /* --- windows of event time --- */
 
 #include "utils/rangetypes.h"

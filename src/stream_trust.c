@@ -26,17 +26,19 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_type.h"
+#include "catalog/pg_partitioned_table.h"
 #include "commands/trigger.h"
+#include "domain_trust.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "rewrite/prs2lock.h"
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rowsecurity.h"
+#include "storage/lmgr.h"
+#include "stream_guard.h"
 #include "topic_schema.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
@@ -45,7 +47,8 @@
 /* What is being looked at, for the error. */
 typedef struct TrustContext
 {
-	const Stream *stream;
+	Oid owner;            /* whose rights are at stake */
+	const Stream *stream; /* NULL: what a batch came upon while it ran */
 	Oid relid;
 	bool computes_only; /* the code is a stranger's: it may do no more than compute */
 } TrustContext;
@@ -53,12 +56,13 @@ typedef struct TrustContext
 /* Not immutable, but used in defaults and policies everywhere, and harmless. */
 static const Oid harmless_functions[] = {
     F_NOW,     F_CLOCK_TIMESTAMP, F_STATEMENT_TIMESTAMP, F_TRANSACTION_TIMESTAMP,
-    F_NEXTVAL, F_GEN_RANDOM_UUID, F_DATE_TIMESTAMPTZ,    F_TIMESTAMP_TIMESTAMPTZ};
+    F_NEXTVAL, F_GEN_RANDOM_UUID, F_DATE_TIMESTAMPTZ,    F_TIMESTAMP_TIMESTAMPTZ,
+    F_RANDOM_, F_UUIDV7_};
 
 /* --- whom to trust --- */
 
-static bool
-role_is_trusted(Oid role, Oid owner)
+bool
+stream_trusts_role(Oid role, Oid owner)
 {
 	return role == owner || superuser_arg(role) || has_privs_of_role(role, owner);
 }
@@ -73,7 +77,7 @@ stream_trusts_function(Oid function, Oid owner)
 	{
 		Form_pg_proc procedure = (Form_pg_proc) GETSTRUCT(tuple);
 
-		result = procedure->prosecdef || role_is_trusted(procedure->proowner, owner);
+		result = procedure->prosecdef || stream_trusts_role(procedure->proowner, owner);
 		ReleaseSysCache(tuple);
 	}
 	return result;
@@ -118,7 +122,7 @@ stream_refuse_function(Oid function, Oid owner)
 pg_noreturn static void
 refuse_relation(const TrustContext *context, Oid relid, const char *what)
 {
-	Oid owner = context->stream->owner;
+	Oid owner = context->owner;
 	Relation relation = relation_open(relid, NoLock);
 	Oid stranger = relation->rd_rel->relowner;
 
@@ -136,8 +140,8 @@ refuse_relation(const TrustContext *context, Oid relid, const char *what)
 
 /* --- expressions --- */
 
-static bool
-function_only_computes(Oid function)
+bool
+stream_function_only_computes(Oid function)
 {
 	/* an operator's or a type's function may be anybody's; only built-in ones are known */
 	if (function >= FirstNormalObjectId)
@@ -155,9 +159,9 @@ check_function(Oid function, void *argument)
 {
 	TrustContext *context = argument;
 
-	if (!stream_trusts_function(function, context->stream->owner))
-		stream_refuse_function(function, context->stream->owner);
-	if (context->computes_only && !function_only_computes(function))
+	if (!stream_trusts_function(function, context->owner))
+		stream_refuse_function(function, context->owner);
+	if (context->computes_only && !stream_function_only_computes(function))
 		refuse_relation(context, context->relid,
 		                psprintf("function %s in the definition of",
 		                         format_procedure(function)));
@@ -172,6 +176,7 @@ check_expression(Node *node, TrustContext *context)
 	if (node == NULL)
 		return false;
 	(void) check_functions_in_node(node, check_function, context);
+	domain_trust_check_cast(node, context->owner);
 	if (context->computes_only && IsA(node, SubLink))
 		refuse_relation(context, context->relid, "a sub-select in the definition of");
 	if (IsA(node, Query))
@@ -201,25 +206,9 @@ check_stored_expression(const char *text, TrustContext *context)
 /* --- tables of strangers --- */
 
 static void
-check_domains(Relation relation, TrustContext *context)
-{
-	TupleDesc descriptor = RelationGetDescr(relation);
-
-	for (int i = 0; i < descriptor->natts; i++)
-	{
-		Form_pg_attribute attribute = TupleDescAttr(descriptor, i);
-
-		if (!attribute->attisdropped && get_typtype(attribute->atttypid) == TYPTYPE_DOMAIN)
-			refuse_relation(context, context->relid,
-			                psprintf("the domain of column \"%s\" of",
-			                         NameStr(attribute->attname)));
-	}
-}
-
-static void
 check_triggers(Relation relation, TrustContext *context)
 {
-	TriggerDesc *triggers = relation->trigdesc;
+	TriggerDesc *triggers = CopyTriggerDesc(relation->trigdesc);
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
@@ -228,8 +217,8 @@ check_triggers(Relation relation, TrustContext *context)
 		/* foreign keys are checked with the rights of the tables' owners */
 		if (trigger->tgisinternal)
 			continue;
-		if (!stream_trusts_function(trigger->tgfoid, context->stream->owner))
-			stream_refuse_function(trigger->tgfoid, context->stream->owner);
+		if (!stream_trusts_function(trigger->tgfoid, context->owner))
+			stream_refuse_function(trigger->tgfoid, context->owner);
 		check_stored_expression(trigger->tgqual, context);
 	}
 }
@@ -250,24 +239,49 @@ check_policies(Relation relation, TrustContext *context)
 	}
 }
 
-/* As stored: the relation cache's copy is simplified, with functions inlined. */
+/*
+ * Expressions of a row of a catalog.  As stored: the relation cache's copy is simplified, with
+ * functions inlined.
+ */
 static void
-check_index(Oid index, TrustContext *context)
+check_catalog_row(int cache, Oid key, const AttrNumber *columns, int count,
+                  TrustContext *context)
 {
-	static const AttrNumber columns[] = {Anum_pg_index_indexprs, Anum_pg_index_indpred};
-	HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	HeapTuple tuple = SearchSysCache1(cache, ObjectIdGetDatum(key));
 
 	if (!HeapTupleIsValid(tuple))
 		return;
-	for (int i = 0; i < lengthof(columns); i++)
+	for (int i = 0; i < count; i++)
 	{
 		bool isnull;
-		Datum expression = SysCacheGetAttr(INDEXRELID, tuple, columns[i], &isnull);
+		Datum expression = SysCacheGetAttr(cache, tuple, columns[i], &isnull);
 
 		if (!isnull)
 			check_stored_expression(TextDatumGetCString(expression), context);
 	}
 	ReleaseSysCache(tuple);
+}
+
+static void
+check_indexes(Relation relation, TrustContext *context)
+{
+	static const AttrNumber columns[] = {Anum_pg_index_indexprs, Anum_pg_index_indpred};
+	ListCell *cell;
+
+	if (relation->rd_rel->relkind != RELKIND_RELATION)
+		return;
+	foreach (cell, RelationGetIndexList(relation))
+		check_catalog_row(INDEXRELID, lfirst_oid(cell), columns, lengthof(columns), context);
+}
+
+static void
+check_partition_key(Relation relation, TrustContext *context)
+{
+	static const AttrNumber columns[] = {Anum_pg_partitioned_table_partexprs};
+
+	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+		check_catalog_row(PARTRELID, RelationGetRelid(relation), columns, lengthof(columns),
+		                  context);
 }
 
 /* What somebody who isn't trusted may have written into a table's definition. */
@@ -285,19 +299,12 @@ check_table_of_stranger(Oid relid, TrustContext *context)
 		refuse_relation(context, relid, "a rule of table");
 	check_triggers(relation, context);
 	check_policies(relation, context);
-	check_domains(relation, context);
 	for (int i = 0; constraints != NULL && i < constraints->num_defval; i++)
 		check_stored_expression(constraints->defval[i].adbin, context);
 	for (int i = 0; constraints != NULL && i < constraints->num_check; i++)
 		check_stored_expression(constraints->check[i].ccbin, context);
-	if (relation->rd_rel->relkind == RELKIND_RELATION)
-	{
-		List *indexes = RelationGetIndexList(relation);
-		ListCell *cell;
-
-		foreach (cell, indexes)
-			check_index(lfirst_oid(cell), context);
-	}
+	check_indexes(relation, context);
+	check_partition_key(relation, context);
 	context->computes_only = false;
 	relation_close(relation, NoLock);
 }
@@ -316,27 +323,32 @@ relation_owner(Oid relid)
 	return owner;
 }
 
+/*
+ * What a statement writes, itself and as a partition of what it names.  An owner who is trusted answers
+ * for a table's definition, but not for domains and partitions that may be of others.
+ */
 static void
-check_target(TrustContext *context)
+check_written(Oid relid, TrustContext *context)
 {
-	Oid target = context->stream->target;
+	List *relations = list_make1_oid(relid);
+	ListCell *cell;
 
-	LockRelationOid(target, RowExclusiveLock);
-	if (!OidIsValid(relation_owner(target)))
+	if (!OidIsValid(relation_owner(relid)))
 		return; /* whoever uses it next says so */
-
-	/* an owner who is trusted answers for the partitions, too, and for what a view shows */
-	if (role_is_trusted(relation_owner(target), context->stream->owner))
-		return;
-	if (get_rel_relkind(target) == RELKIND_PARTITIONED_TABLE)
+	domain_trust_check_columns(relid, context->owner);
+	/* not locked: there may be thousands, and who gives one away is trusted */
+	if (get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE)
+		relations = find_all_inheritors(relid, NoLock, NULL);
+	foreach (cell, relations)
 	{
-		ListCell *cell;
+		Oid written = lfirst_oid(cell);
 
-		foreach (cell, find_all_inheritors(target, RowExclusiveLock, NULL))
-			check_table_of_stranger(lfirst_oid(cell), context);
+		if (stream_trusts_role(relation_owner(written), context->owner))
+			continue;
+		LockRelationOid(written, RowExclusiveLock);
+		if (OidIsValid(relation_owner(written)))
+			check_table_of_stranger(written, context);
 	}
-	else
-		check_table_of_stranger(target, context);
 }
 
 /* --- the source --- */
@@ -362,18 +374,17 @@ check_source(Oid relid, TrustContext *context)
 	{
 		Query *query;
 
-		if (context->stream->query_view && relid == context->stream->source &&
-		    owner != context->stream->owner)
+		if (context->stream != NULL && context->stream->query_view &&
+		    relid == context->stream->source && owner != context->owner)
 			ereport(ERROR,
 			        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			         errmsg("the query of stream \"%s\" belongs to role \"%s\"",
 			                context->stream->name, role_name(owner)),
-			         errdetail("The stream belongs to role \"%s\".",
-			                   role_name(context->stream->owner)),
+			         errdetail("The stream belongs to role \"%s\".", role_name(context->owner)),
 			         errhint("Use kafka.alter_stream_owner to give the stream to another "
 			                 "role.")));
 		/* what a stranger's view names is a stranger's choice, whoever owns it */
-		if (!role_is_trusted(owner, context->stream->owner))
+		if (!stream_trusts_role(owner, context->owner))
 		{
 			context->computes_only = true;
 			context->relid = relid;
@@ -383,11 +394,14 @@ check_source(Oid relid, TrustContext *context)
 		relation_close(relation, NoLock);
 		(void) check_expression((Node *) query, context);
 	}
-	else if (role_is_trusted(owner, context->stream->owner))
-		return;
 	else if (topic_schema_is_topic_table(relid))
-		check_table_of_stranger(relid, context);
-	else
+	{
+		/* its columns are decoded, and checked with that */
+		domain_trust_check_columns(relid, context->owner);
+		if (!stream_trusts_role(owner, context->owner))
+			check_table_of_stranger(relid, context);
+	}
+	else if (!stream_trusts_role(owner, context->owner))
 	{
 		/* a table that is joined: only its policies run when it is read */
 		relation = relation_open(relid, NoLock);
@@ -403,7 +417,7 @@ check_source(Oid relid, TrustContext *context)
 void
 stream_trust_check(const Stream *stream)
 {
-	TrustContext context = {.stream = stream};
+	TrustContext context = {.owner = stream->owner, .stream = stream};
 
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(stream->owner)))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -412,7 +426,21 @@ stream_trust_check(const Stream *stream)
 		                        "role.")));
 	check_source(stream->source, &context);
 	if (OidIsValid(stream->target))
-		check_target(&context);
+	{
+		LockRelationOid(stream->target, RowExclusiveLock);
+		stream_guard_look_at(stream->target, true);
+	}
+}
+
+void
+stream_trust_check_relation(Oid relid, bool written, Oid owner)
+{
+	TrustContext context = {.owner = owner};
+
+	if (written)
+		check_written(relid, &context);
+	else
+		check_source(relid, &context);
 }
 
 void

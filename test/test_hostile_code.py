@@ -5,45 +5,7 @@ import re
 import pytest
 
 from expectations import assert_exact, error
-from roles import Roles
-
-DENIED = "42501"
-
-
-@pytest.fixture
-def roles(db, topic):
-    """ingest owns the stream and has a secret; app owns the target and wants it."""
-    roles = Roles(db, "ingest", "app")
-    db.create_topic_table(topic, "id bigint, p int OPTIONS (metadata 'partition'), "
-                                 "o bigint OPTIONS (metadata 'offset')")
-    roles.run("""
-        CREATE SCHEMA app AUTHORIZATION {app};
-        GRANT USAGE ON SCHEMA app TO {ingest};
-        GRANT USAGE ON FOREIGN SERVER broker TO {ingest};
-        CREATE USER MAPPING FOR {ingest} SERVER broker OPTIONS (ssl_key_password 'mapping-Secret');
-        GRANT SELECT ON topic TO {ingest}, {app};
-        CREATE TABLE public.vault (secret text);
-        INSERT INTO vault VALUES ('vault-Secret');
-        GRANT SELECT ON vault TO {ingest}""")
-    roles.run("""
-        CREATE TABLE app.target (id bigint, p int, o bigint, extra text);
-        CREATE TABLE app.stolen (secret text);
-        GRANT INSERT ON app.target, app.stolen TO {ingest};
-        GRANT SELECT ON app.stolen TO PUBLIC;
-        CREATE FUNCTION app.steal() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            INSERT INTO app.stolen SELECT secret FROM public.vault;
-            INSERT INTO app.stolen SELECT umoptions::text FROM pg_catalog.pg_user_mappings;
-            RETURN new;
-        END $$;
-        CREATE FUNCTION app.look() RETURNS text LANGUAGE sql AS 'SELECT secret FROM public.vault'""", "app")
-    yield roles
-    roles.drop()
-
-
-def create(roles, role="ingest", **arguments):
-    with roles.acting_as(role):
-        roles.db.create_stream(target="app.target", **arguments)
+from hostile import DENIED, create, roles  # noqa: F401
 
 
 def assert_refused(roles, topic, hostile, message, as_ingest=None):
@@ -87,7 +49,7 @@ TRIGGER = "CREATE TRIGGER t BEFORE INSERT ON app.target FOR EACH ROW EXECUTE FUN
     ("ALTER TABLE app.target ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON app.target FOR INSERT WITH CHECK "
      "(app.look() <> '')", "function app.look()"),
     ("CREATE DOMAIN app.d AS text CHECK (pg_backend_pid() > 0);"
-     "ALTER TABLE app.target ADD hostile app.d", "domain of column \"hostile\""),
+     "ALTER TABLE app.target ADD hostile app.d", "function pg_backend_pid() in the definition of domain"),
     ("CREATE FUNCTION app.lie(bigint) RETURNS text IMMUTABLE LANGUAGE sql AS $$SELECT 'x'::text$$;"
      "CREATE INDEX ON app.target (app.lie(id))", "function app.lie(bigint)"),
 ])
