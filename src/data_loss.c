@@ -108,6 +108,14 @@ raise_loss(const Stream *stream, const char *topic, const LogFinding *finding)
 	elog(ERROR, "unexpected finding %d about partition %d", finding->kind, finding->partition);
 }
 
+bool
+data_loss_raised(const ErrorData *error)
+{
+	/* users' code and damaged tables have the SQLSTATE too; where it was raised they can't choose */
+	return error->filename != NULL && strcmp(error->filename, "data_loss.c") == 0 &&
+	       error->funcname != NULL && strcmp(error->funcname, "raise_loss") == 0;
+}
+
 void
 data_loss_out_of_range(const Stream *stream, const char *topic, const LogFinding *finding)
 {

@@ -33,6 +33,9 @@ extern CheckpointJump *data_loss_examine(const Stream *stream, const char *topic
 extern void data_loss_out_of_range(const Stream *stream, const char *topic,
                                    const LogFinding *finding);
 
+/* Is this the error of a loss that was found in the topic, and not anybody else's ERRCODE_DATA_CORRUPTED? */
+extern bool data_loss_raised(const ErrorData *error);
+
 /* Topic or partition is not there any more; raises as above. */
 pg_noreturn extern void data_loss_topic_gone(const Stream *stream, const char *topic,
                                              const char *detail);

@@ -1,11 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * worker.c
- *	  The process that runs a stream, or its share of the partitions: open, loop,
- *	  back off, give up.
+ *	  The process that runs a stream, or its share of the partitions.
  *
- * Loads the stream, waits for messages without a transaction, has
- * micro_batch.c write them, and decides what an error means.  Everything it
+ * Has the stream opened by worker_open.c, waits for messages without a transaction, has
+ * micro_batch.c write them, and asks worker_errors.c about errors.  Everything it
  * knows is in the catalog: after an error that may pass it throws all away
  * and begins anew.  When workers start is left to launcher.c.  The workers of one
  * stream share nothing but the catalog: each has its own partitions and batches.
@@ -17,33 +16,18 @@
 #include "worker.h"
 
 #include "catalog.h"
-#include "common/pg_prng.h"
-#include "data_loss.h"
-#include "error_class.h"
-#include "kafka_hosts.h"
 #include "launcher.h"
 #include "micro_batch.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
-#include "privileges.h"
 #include "progress.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "stream_query.h"
-#include "stream_trust.h"
-#include "tcop/tcopprot.h"
-#include "topic_schema.h"
-#include "utils/inval.h"
-#include "utils/snapmgr.h"
-#include "utils/syscache.h"
-#include "utils/timestamp.h"
 #include "stream_lock.h"
-#include "stream_failure.h"
-
-#define BACKOFF_FIRST_MS 1000
-
-/* errors in a row that somebody must act on, before the stream gives up */
-#define SURPRISES_BELIEVED 2
+#include "tcop/tcopprot.h"
+#include "utils/timestamp.h"
+#include "worker_errors.h"
+#include "worker_open.h"
 
 /* how long to wait for a sign of life from a cluster in trouble */
 #define REACHABLE_TIMEOUT_MS 500
@@ -52,18 +36,8 @@ int max_batch_messages = 100000;
 int max_batch_kilobytes = 32768;
 static int metadata_refresh_interval = 30;
 
-/* set by cache invalidation: server, user mapping or topic table has changed */
-static bool connection_changed = false;
-
-/* kafka_hosts_changes when the connection was made */
-static uint32 hosts_changes_seen = 0;
-
-/* shown as wait events */
+/* shown as a wait event */
 static uint32 wait_for_messages;
-static uint32 wait_for_retry;
-
-/* the same loss of data has been seen as often as errors must be to be believed */
-static bool loss_confirmed = false;
 
 /* for the error context */
 static StreamRun *current_run = NULL;
@@ -93,12 +67,6 @@ worker_define_settings(void)
 }
 
 static void
-connection_invalidated(Datum argument, int cache_id, uint32 hash_value)
-{
-	connection_changed = true;
-}
-
-static void
 worker_error_context(void *argument)
 {
 	if (current_run == NULL || current_run->stream == NULL)
@@ -108,190 +76,6 @@ worker_error_context(void *argument)
 		           (long long) micro_batch_next_id(current_run));
 	else
 		errcontext("kafka stream \"%s\"", current_run->stream->name);
-}
-
-/* --- opening --- */
-
-/*
- * Takes up partitions that were found to have been added to the topic: stores
- * their positions before anything is read from them.  False when the extension is
- * gone.
- */
-static bool
-take_up_new_partitions(StreamRun *run)
-{
-	MemoryContext run_context = CurrentMemoryContext;
-	KafkaPartitionOffset *added;
-	Checkpoint *stored;
-	int added_count;
-
-	added = stream_reader_find_new_partitions(run->reader, &added_count);
-	if (added_count == 0)
-		return true;
-	ereport(LOG, (errmsg("kafka stream \"%s\" takes up %d new partition(s) of topic \"%s\"",
-	                     run->stream->name, added_count, run->topic)));
-	if (!micro_batch_begin_transaction(run->stream))
-		return false;
-	checkpoint_add_partitions(run->stream->name, run->topic, added, added_count);
-	/* another worker may have been faster, and their owner have moved already */
-	MemoryContextSwitchTo(run_context);
-	stored = checkpoint_load(run->stream->name, run->topic);
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(run_context);
-	stream_reader_add_partitions(run->reader, stored);
-	pfree(stored->positions);
-	pfree(stored);
-	pfree(added);
-	return true;
-}
-
-/*
- * Takes the stream over what Kafka has lost, in a transaction of its own, which shows as a
- * batch without messages.  False when the extension is gone.
- */
-static bool
-pass_loss(StreamRun *run, const CheckpointJump *jumps, int count)
-{
-	const LogCheck *check = run->reader->log;
-	const Stream *stream = run->stream;
-	MemoryContext run_context = CurrentMemoryContext;
-	BatchProgress progress = {.started_at = GetCurrentTimestamp(),
-	                          .batch_id = micro_batch_next_id(run),
-	                          .decode_us = -1,
-	                          .state_rows = -1,
-	                          .partition_count = count};
-	BatchPartition *partitions = palloc(sizeof(BatchPartition) * count);
-
-	if (!micro_batch_begin_transaction(stream))
-		return false;
-	for (int i = 0; i < count; i++)
-	{
-		partitions[i].partition = jumps[i].partition;
-		partitions[i].start_offset = jumps[i].from_offset;
-		partitions[i].end_offset = jumps[i].to_offset;
-		partitions[i].behind_latest =
-		    jumps[i].removed ? -1 : jumps[i].log_end - jumps[i].to_offset;
-		progress.lost_offsets += jumps[i].lost;
-	}
-	checkpoint_pass_loss(stream->name, run->topic, progress.batch_id, jumps, count,
-	                     check->topic_id);
-	checkpoint_remove_partitions(stream->name, run->topic, check->partition_count);
-	progress.xid = U64FromFullTransactionId(GetTopFullTransactionId());
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(run_context);
-
-	data_loss_report(stream, run->topic, jumps, count);
-	progress_forget_partitions();
-	progress_batch_committed(&progress, partitions);
-	loss_confirmed = false;
-	return true;
-}
-
-/* Stores what the cluster has told about itself since the checkpoint was pinned. */
-static bool
-note_identity(StreamRun *run)
-{
-	MemoryContext run_context = CurrentMemoryContext;
-	const Checkpoint *checkpoint = run->reader->checkpoint;
-	const LogCheck *check = run->reader->log;
-
-	bool complete = checkpoint->cluster_id != NULL || check->cluster_id == NULL;
-
-	for (int i = 0; i < checkpoint->count && check->topic_id != NULL; i++)
-		complete = complete && checkpoint->positions[i].topic_id != NULL;
-	if (complete)
-		return true;
-	if (!micro_batch_begin_transaction(run->stream))
-		return false;
-	checkpoint_set_identity(run->stream->name, run->topic, check->cluster_id, check->topic_id);
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(run_context);
-	return true;
-}
-
-/*
- * Reads all that the stream needs, in one transaction that ends here; then
- * connects to Kafka.  NULL: the stream is not to be run, or (*outcome) to be opened again.
- */
-static StreamRun *
-open_stream(int64 stream_id, int worker, RunOutcome *outcome)
-{
-	MemoryContext run_context = CurrentMemoryContext;
-	StreamRun *run = palloc0(sizeof(StreamRun));
-	KafkaConnection *connection;
-	Checkpoint *checkpoint;
-	CheckpointJump *jumps;
-	Stream *stream;
-	TopicSchema *schema;
-	OwnerIdentity saved;
-	int lost;
-
-	*outcome = RUN_FINISHED;
-	current_run = run;
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	connection_changed = false;
-	hosts_changes_seen = kafka_hosts_changes;
-	if (!catalog_exists())
-	{
-		CommitTransactionCommand();
-		return NULL;
-	}
-	/* waits for a transaction that is about to change or drop the stream */
-	stream_lock(stream_id, AccessShareLock);
-	MemoryContextSwitchTo(run_context);
-	run->stream = stream = stream_load_by_id(stream_id);
-	if (stream == NULL || !stream->enabled || !stream->started_here || stream->failed ||
-	    worker >= stream->workers)
-	{
-		CommitTransactionCommand();
-		return NULL;
-	}
-	progress_set_name(stream->name, stream->owner);
-	pgstat_report_appname(stream->workers == 1
-	                          ? psprintf("kafka_ingest %s", stream->name)
-	                          : psprintf("kafka_ingest %s %d", stream->name, worker));
-	stream_check_objects(stream);
-
-	run->sink_context =
-	    AllocSetContextCreate(run_context, "kafka sink", ALLOCSET_DEFAULT_SIZES);
-	run->batch_context =
-	    AllocSetContextCreate(run_context, "kafka batch", ALLOCSET_DEFAULT_SIZES);
-
-	PushActiveSnapshot(GetTransactionSnapshot());
-	become_owner(stream, &saved);
-	run->topic_table = stream_query_topic_table(stream->source);
-	stream_trust_check(stream);
-	privileges_check_server(run->topic_table);
-	schema = topic_schema_load(run->topic_table);
-	run->topic = schema->topic;
-	connection = kafka_connection_load(schema->server_id, stream->owner);
-	/* what is wrong with source, target or privileges shall show now, not with the first message */
-	MemoryContextSwitchTo(run->sink_context);
-	run->sink = sink_create(stream, run->topic_table);
-	MemoryContextSwitchTo(run_context);
-	restore_identity(&saved);
-	PopActiveSnapshot();
-
-	checkpoint = checkpoint_load(stream->name, run->topic);
-	run->batch_id = checkpoint->last_batch_id;
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(run_context);
-
-	pgstat_report_activity(STATE_IDLE, NULL);
-	run->reader = stream_reader_open(stream, worker, run->topic, connection, checkpoint);
-	jumps = data_loss_examine(stream, run->topic, checkpoint, run->reader->log, loss_confirmed,
-	                          &lost);
-	if (lost > 0)
-	{
-		if (pass_loss(run, jumps, lost))
-			*outcome = RUN_RELOAD;
-		return NULL;
-	}
-	if (!note_identity(run))
-		return NULL;
-	stream_reader_start(run->reader);
-	return take_up_new_partitions(run) ? run : NULL;
 }
 
 /* --- running --- */
@@ -320,7 +104,7 @@ refresh(StreamRun *run)
 	run->reader->in_trouble = false;
 
 	stream_reader_count_partitions(run->reader);
-	return take_up_new_partitions(run);
+	return worker_take_up_new_partitions(run);
 }
 
 /*
@@ -385,15 +169,23 @@ set_state(StreamState state)
 static RunOutcome
 run_stream(int64 stream_id, int worker)
 {
-	RunOutcome outcome;
-	StreamRun *run = open_stream(stream_id, worker, &outcome);
+	StreamRun *run = palloc0(sizeof(StreamRun));
 	StreamReader *reader;
 	TimestampTz next_refresh;
 	TimestampTz next_trigger = 0;
 	bool reported_trouble = false;
 
-	if (run == NULL)
-		return outcome;
+	current_run = run;
+	switch (worker_open_stream(run, stream_id, worker, worker_errors_loss_confirmed()))
+	{
+		case OPEN_NOTHING:
+			return RUN_FINISHED;
+		case OPEN_AGAIN:
+			return RUN_RELOAD;
+		case OPEN_RUNNING:
+			worker_errors_started();
+			break;
+	}
 	reader = run->reader;
 	set_state(STREAM_IDLE);
 	next_refresh =
@@ -412,8 +204,7 @@ run_stream(int64 stream_id, int worker)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		if (connection_changed || progress_look_again() ||
-		    hosts_changes_seen != kafka_hosts_changes)
+		if (worker_connection_changed() || progress_look_again())
 			return RUN_RELOAD;
 
 		if (now >= next_refresh)
@@ -488,71 +279,6 @@ run_stream(int64 stream_id, int worker)
 	}
 }
 
-/* --- errors --- */
-
-/* Sleeps until the next attempt; true when the worker shall end. */
-static bool
-back_off(const ErrorData *error, int failures)
-{
-	int64 delay_ms = BACKOFF_FIRST_MS;
-	TimestampTz retry_at;
-
-	for (int i = 1; i < failures && delay_ms < progress_max_restart_delay * INT64CONST(1000);
-	     i++)
-		delay_ms *= 2;
-	delay_ms = Min(delay_ms, progress_max_restart_delay * INT64CONST(1000));
-	delay_ms = (int64) (delay_ms * (0.75 + 0.5 * pg_prng_double(&pg_global_prng_state)));
-	retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay_ms);
-	progress_set_backing_off(error, retry_at);
-	pgstat_report_activity(STATE_IDLE, "backing off");
-
-	for (;;)
-	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		CHECK_FOR_INTERRUPTS();
-		if (progress_stop_requested())
-			return true;
-		if (now >= retry_at || progress_look_again())
-			return false;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-		                 TimestampDifferenceMilliseconds(now, retry_at) + 1, wait_for_retry);
-		ResetLatch(MyLatch);
-	}
-}
-
-/*
- * The stream is failed from now on, for the reason given, and its other workers end.  A name that isn't
- * found is most often one that a trigger or function takes from a search_path.
- */
-static void
-give_up(int64 stream_id, ErrorData *error)
-{
-	if (error->hint == NULL && error->context != NULL &&
-	    (error->sqlerrcode == ERRCODE_UNDEFINED_TABLE ||
-	     error->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
-	     error->sqlerrcode == ERRCODE_UNDEFINED_OBJECT))
-		error->hint =
-		    pstrdup("Workers run with an empty search_path: qualify the names in triggers and "
-		            "functions, or give these a SET search_path.");
-
-	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
-		error->hint = psprintf("%s Then kafka.start_stream goes on.",
-		                       error->hint != NULL ? error->hint
-		                                           : "The stream runs as its owner: grant that "
-		                                             "role what is missing.");
-
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	if (catalog_exists())
-	{
-		stream_lock(stream_id, AccessShareLock);
-		stream_record_failure(stream_id, error);
-	}
-	CommitTransactionCommand();
-	progress_tell_other_workers();
-}
-
 static void
 initialize_process(int slot_index, const StreamWorkerArguments *arguments)
 {
@@ -563,7 +289,7 @@ initialize_process(int slot_index, const StreamWorkerArguments *arguments)
 	BackgroundWorkerInitializeConnectionByOid(arguments->database_id, InvalidOid, 0);
 
 	wait_for_messages = WaitEventExtensionNew("KafkaIngestMessages");
-	wait_for_retry = WaitEventExtensionNew("KafkaIngestRetry");
+	worker_errors_define();
 
 	/* nothing of the database's or anybody's settings may change what a name means */
 	SetConfigOption("search_path", "", PGC_USERSET, PGC_S_OVERRIDE);
@@ -572,9 +298,7 @@ initialize_process(int slot_index, const StreamWorkerArguments *arguments)
 	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("session_replication_role", "origin", PGC_SUSET, PGC_S_OVERRIDE);
 
-	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, connection_invalidated, (Datum) 0);
-	CacheRegisterSyscacheCallback(USERMAPPINGOID, connection_invalidated, (Datum) 0);
-	CacheRegisterSyscacheCallback(FOREIGNTABLEREL, connection_invalidated, (Datum) 0);
+	worker_watch_connection();
 }
 
 void
@@ -583,9 +307,6 @@ kafka_stream_worker_main(Datum main_arg)
 	StreamWorkerArguments arguments;
 	MemoryContext run_context;
 	ErrorContextCallback context_callback;
-	int volatile failures = 0;
-	int volatile surprises = 0;
-	int volatile losses_seen = 0;
 	RunOutcome volatile outcome = RUN_RELOAD;
 
 	memcpy(&arguments, MyBgworkerEntry->bgw_extra, sizeof(arguments));
@@ -610,7 +331,6 @@ kafka_stream_worker_main(Datum main_arg)
 	while (outcome == RUN_RELOAD)
 	{
 		ErrorData *volatile error = NULL;
-		ErrorClass class;
 
 		MemoryContextSwitchTo(run_context);
 		PG_TRY();
@@ -630,37 +350,28 @@ kafka_stream_worker_main(Datum main_arg)
 		PG_END_TRY();
 
 		if (current_run != NULL && current_run->progressed)
-		{
-			failures = 0;
-			surprises = 0;
-		}
+			worker_errors_progressed();
 		/* messages, then the consumer, are let go by the context's callbacks */
 		current_run = NULL;
 		MemoryContextSwitchTo(TopMemoryContext);
 		MemoryContextReset(run_context);
 		if (error == NULL)
 		{
-			losses_seen = 0;
+			worker_errors_started();
 			continue;
 		}
 
-		failures++;
-		class = classify_error(error);
-		surprises = class == ERROR_OF_DEFINITION ? surprises + 1 : 0;
-		losses_seen = error->sqlerrcode == ERRCODE_DATA_CORRUPTED ? losses_seen + 1 : 0;
-		loss_confirmed = losses_seen >= SURPRISES_BELIEVED;
-		/*
-		 * What the stream is defined on may change in mid-run, and a broker that
-		 * has just started may not know a topic yet: what is seen at once and after a
-		 * pause from a fresh start is true.
-		 */
-		if (class == ERROR_OF_MESSAGE || surprises > SURPRISES_BELIEVED)
+		switch (worker_errors_answer(arguments.stream_id, error))
 		{
-			give_up(arguments.stream_id, error);
-			outcome = RUN_FINISHED;
+			case ERROR_TRY_AGAIN:
+				break;
+			case ERROR_STOPPED:
+				outcome = RUN_STOPPED;
+				break;
+			case ERROR_GIVEN_UP:
+				outcome = RUN_FINISHED;
+				break;
 		}
-		else if (surprises != 1 && back_off(error, failures))
-			outcome = RUN_STOPPED;
 		FreeErrorData(error);
 	}
 

@@ -226,6 +226,71 @@ def test_truncated_log(db, new_topic, kafka, fail):
     assert db.column("SELECT id FROM target ORDER BY id") == sorted([*range(1, 21), *again, *range(101, 106)])
 
 
+def errors_logged(postgres, text):
+    """How often the server has logged an error with this message or detail."""
+    return sum(text in line for line in postgres.log.read_text(errors="replace").splitlines()
+               if " ERROR: " in line or " DETAIL: " in line)
+
+
+def test_somebody_elses_data_corrupted_confirms_no_loss(db, new_topic, kafka, postgres):
+    """A damaged table of the user has the SQLSTATE of a loss; the loss itself is still looked at twice."""
+    topic = new_topic()
+    db.create_tables(topic)
+    db.run("""CREATE TABLE damaged (d bool); INSERT INTO damaged VALUES (true);
+              CREATE FUNCTION read_damaged() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
+              BEGIN
+                  IF new.id > 20 AND EXISTS (SELECT FROM damaged) THEN
+                      RAISE EXCEPTION 'damaged' USING ERRCODE = 'data_corrupted';
+                  END IF;
+                  RETURN new;
+              END $$;
+              CREATE TRIGGER damaged BEFORE INSERT ON target FOR EACH ROW EXECUTE FUNCTION read_damaged()""")
+    topic.produce_sequence(20)
+    db.create_stream(fail_on_data_loss=False)
+    db.process_all_available()
+    topic.produce_sequence(1, first=21)
+    status = db.wait_for_state("backing off", timeout=60)
+    assert status.last_error == "damaged"
+    with db.connect(autocommit=False) as session:
+        session.execute("LOCK TABLE kafka.stream")  # the next attempt waits for this
+        session.execute("TRUNCATE damaged")
+        recreate(kafka, topic)
+        topic.produce_sequence(5, first=100)
+        session.commit()
+    wait_for_ids(db, [*range(1, 21), *range(100, 105)])
+    assert db.status().data_loss_at is not None
+    names = f'topic "{topic.name}" '
+    assert errors_logged(postgres, f"{names}has lost") + errors_logged(postgres, f"{names}is not the one") == 2
+
+
+def test_a_loss_that_was_none_confirms_no_other(db, new_topic, kafka, postgres):
+    """After a good start every loss must be seen as often as the first."""
+    topic = new_topic()
+    db.create_tables(topic)
+    topic.produce_sequence(10)
+    size = log_size(kafka, topic)
+    topic.produce_sequence(10, first=11)
+    db.create_stream(fail_on_data_loss=False)
+    db.process_all_available()
+    db.call("stop_stream")
+    # stands in for a cluster that shows a loss only for a while
+    db.run("UPDATE kafka.stream_offset SET next_offset = 50")
+    db.call("start_stream")
+    db.wait_for_state("backing off", timeout=60)
+    with db.connect(autocommit=False) as session:
+        session.execute("LOCK TABLE kafka.stream")
+        session.execute("UPDATE kafka.stream_offset SET next_offset = 20")
+        session.commit()
+    db.wait_for_state("idle", timeout=60)
+    lost = f'topic "{topic.name}" has lost'
+    assert errors_logged(postgres, lost) == 2 and db.status().lost_offsets == 0
+    kafka.stop()
+    truncate_log(kafka, topic, size)
+    kafka.start()
+    db.wait_for("SELECT data_loss_at IS NOT NULL FROM kafka.stream_status", timeout=90)
+    assert errors_logged(postgres, lost) >= 4
+
+
 def test_another_cluster_is_never_gone_on_with(db, new_topic):
     topic = new_topic()
     db.create_tables(topic)

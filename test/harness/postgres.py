@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import threading
 
 from harness import paths
 from harness.processes import Process, wait_until
@@ -18,6 +19,7 @@ KNOWN = (DEBIAN, *WHEELS)
 
 # The versions that "make check" and others run on
 VERSIONS = tuple(int(version) for version in os.environ.get("POSTGRES_VERSIONS", "").split()) or (DEBIAN, 18)
+SLOW_STOP = 10  # seconds, after which a stop is worth a look
 
 SETTINGS = {
     "listen_addresses": "",
@@ -166,7 +168,19 @@ class Cluster:
     def stop(self, mode="fast"):
         """Ends the server ("fast" or "immediate") and returns the seconds that took."""
         signals = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-        return self.process.stop(signals[mode])
+        slow = threading.Timer(SLOW_STOP, self._show_processes)
+        slow.start()
+        try:
+            return self.process.stop(signals[mode])
+        finally:
+            slow.cancel()
+
+    def _show_processes(self):
+        """Of a server that does not stop: which processes are left, and where in the kernel their threads are."""
+        print(f"{self.name} does not stop:", flush=True)
+        subprocess.run(["ps", "-L", "-o", "pid,tid,stat,etimes,wchan:24,args", "--pid", str(self.process.pid),
+                        "--ppid", str(self.process.pid)], stdin=subprocess.DEVNULL)
+        paths.show_tail(self.log)
 
     def restart(self, mode="fast"):
         self.stop(mode)
