@@ -83,6 +83,7 @@ struct KafkaConsumer
 	KafkaFlow flow;
 	KafkaReports reports;
 	KafkaPeer *peer;
+	bool resolving_given_up; /* kafka_resolve.c's, under its mutex */
 
 	MemoryContext context;
 	MemoryContextCallback close_callback;
@@ -117,6 +118,13 @@ extern void kafka_peer_install(rd_kafka_conf_t *configuration, const KafkaPeer *
 /* The last refusal of an address or certificate, and what to do about it; false: none. */
 extern bool kafka_peer_refusal(KafkaPeer *peer, char *reason, size_t size, const char **hint);
 extern void kafka_peer_forget_refusal(KafkaPeer *peer);
+
+/* kafka_resolve.c */
+
+/* Has names of hosts resolved so that nobody must wait for it; the configuration's opaque is the consumer. */
+extern void kafka_resolve_install(rd_kafka_conf_t *configuration);
+/* From now on, names of this consumer's brokers are not resolved; call before the client is destroyed. */
+extern void kafka_resolve_give_up(KafkaConsumer *consumer);
 
 /* kafka_report.c */
 extern void kafka_report_install(rd_kafka_conf_t *configuration, KafkaConsumer *consumer);

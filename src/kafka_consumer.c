@@ -122,6 +122,7 @@ create_client(KafkaConsumer *consumer, const KafkaConnection *connection, char *
 
 	kafka_report_install(configuration, consumer);
 	kafka_peer_install(configuration, consumer->peer);
+	kafka_resolve_install(configuration);
 	accepted = apply_settings(configuration, default_settings, lengthof(default_settings),
 	                          reason, size);
 	foreach (cell, connection->properties)
@@ -259,6 +260,7 @@ kafka_consumer_close(KafkaConsumer *consumer)
 	if (consumer->node.next == NULL)
 		return; /* closed before */
 
+	kafka_resolve_give_up(consumer);
 	kafka_message_batches_release(consumer);
 	drop_taken(consumer, -1);
 	while ((partition = bms_next_member(consumer->started, partition)) >= 0)
