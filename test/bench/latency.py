@@ -1,20 +1,40 @@
-"""From produce() to a row that another session sees, at a trickle."""
+"""From produce() to a row that another session sees, at a trickle; part of make bench.
 
+test/run.sh bench.latency: at several rates, alone and while another stream works off a backlog, beside
+what the disk needs for a commit.  By environment:
+
+    RATES (100 1000)   messages/s
+    SECONDS (20)       length of a measurement
+    ROUNDS (3)         of each
+    ROWS (2000000)     messages of the backlog, which is read again and again
+    POSTGRES_VERSION   15 or 18 (15)
+
+An argument is the path of an installation to use instead of building one.
+"""
+
+import contextlib
+import os
+import sys
 import threading
 import time
 
 from confluent_kafka import Producer
 
+from bench import rows
+from bench.environment import run, say, size, start_servers
+from harness.processes import wait_until
+
 POLL_INTERVAL = 0.0005  # seconds
+COMMITS = 1000
 
 
-def measure(db, broker, messages_per_second, seconds):
+def measure(db, broker, messages_per_second, seconds, name="trickle"):
     """Returns percentiles in milliseconds; the observer polls, with its own connection."""
-    broker.create_topic("trickle", 1)
-    db.create_topic_table("trickle", name="trickle_topic")
-    db.run("CREATE TABLE trickle (id bigint)")
-    db.create_stream("trickle", source="trickle_topic", target="trickle")
-    db.process_all_available("trickle")
+    broker.create_topic(name, 1)
+    db.create_topic_table(name, name=f"{name}_topic")
+    db.run(f"CREATE TABLE {name} (id bigint)")
+    db.create_stream(name, source=f"{name}_topic", target=name)
+    db.process_all_available(name)
 
     count = messages_per_second * seconds
     sent = [0.0] * count
@@ -26,7 +46,7 @@ def measure(db, broker, messages_per_second, seconds):
         for number in range(count):
             done.wait(max(0.0, start + number / messages_per_second - time.perf_counter()))
             sent[number] = time.perf_counter()
-            producer.produce("trickle", b'{"id": %d}' % number)
+            producer.produce(name, b'{"id": %d}' % number)
             producer.poll(0)
         producer.flush(30)
 
@@ -36,16 +56,78 @@ def measure(db, broker, messages_per_second, seconds):
     give_up = time.monotonic() + seconds + 60
     with db.connect() as observer:
         while len(seen) < count and time.monotonic() < give_up:
-            rows = observer.execute("SELECT id FROM trickle WHERE id >= %s", [len(seen)]).fetchall()
+            rows = observer.execute(f"SELECT id FROM {name} WHERE id >= %s", [len(seen)]).fetchall()
             now = time.perf_counter()
             for number, in rows:
                 seen[number] = now - sent[number]
             done.wait(POLL_INTERVAL)
     thread.join()
-    db.call("drop_stream", "trickle")
+    db.call("drop_stream", name)
     if len(seen) < count:
         raise RuntimeError(f"only {len(seen)} of {count} messages became visible")
     ordered = sorted(seen.values())
     return {"messages": count, "messages_per_second": messages_per_second,
             **{f"p{percent}_ms": round(ordered[min(count - 1, count * percent // 100)] * 1000, 2)
                for percent in (50, 90, 99)}, "max_ms": round(ordered[-1] * 1000, 2)}
+
+
+def percentiles(milliseconds):
+    ordered = sorted(milliseconds)
+    return {f"p{percent}": round(ordered[len(ordered) * percent // 100], 2) for percent in (50, 90, 99)}
+
+
+def commit_times(db):
+    """Milliseconds that a transaction of one row takes, from another session's view."""
+    db.run("CREATE TABLE IF NOT EXISTS one_row (id int)")
+    taken = []
+    for number in range(COMMITS):
+        started = time.perf_counter()
+        db.run("INSERT INTO one_row VALUES (%s)", number)
+        taken.append((time.perf_counter() - started) * 1000)
+    return percentiles(taken)
+
+
+@contextlib.contextmanager
+def backlog(db, count):
+    """Within it, another stream works off a backlog, again and again."""
+    done = threading.Event()
+
+    def work():
+        with db.connect() as connection:
+            while not done.is_set():
+                connection.execute("DROP TABLE IF EXISTS orders")
+                connection.execute("CREATE TABLE orders (LIKE orders_topic)")
+                connection.execute("SELECT kafka.create_stream('backlog', source => 'orders_topic', target => 'orders')")
+                wait_until(lambda: done.is_set() or connection.execute(
+                    "SELECT sum(next_offset) FROM kafka.stream_offset WHERE stream = 'backlog'").fetchone()[0] == count,
+                    timeout=600, interval=0.02, what="the backlog is worked off")
+                connection.execute("SELECT kafka.drop_stream('backlog')")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def main(directory):
+    count, seconds = size("ROWS", 2_000_000), size("SECONDS", 20)
+    db, broker = start_servers(directory, installed=sys.argv[1] if len(sys.argv) > 1 else None)
+    db.create_topic_table("orders", rows.COLUMNS, name="orders_topic")
+    broker.create_topic("orders", rows.PARTITIONS)
+    rows.produce_again_and_again(count, broker.address, "orders", rows.PARTITIONS)
+    for rate in map(int, (os.environ.get("RATES") or "100 1000").split()):
+        for number in range(size("ROUNDS", 3)):
+            for behind in (False, True):
+                commits = commit_times(db)
+                name = f"trickle_{rate}_{number}_{'behind' if behind else 'alone'}"
+                with backlog(db, count) if behind else contextlib.nullcontext():
+                    result = measure(db, broker, rate, seconds, name)
+                say(f"{rate}/s{', beside a backlog' if behind else ''}: p50 {result['p50_ms']} ms, p90 {result['p90_ms']} ms, "
+                    f"p99 {result['p99_ms']} ms, max {result['max_ms']} ms; a commit of one row: {commits} ms")
+
+
+if __name__ == "__main__":
+    run(main)

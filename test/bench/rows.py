@@ -32,19 +32,24 @@ def _producer(address):
 
 def produce_again_and_again(count, address, topic, partitions):
     """The first ten thousand rows, as often as it takes: much faster than making each anew."""
-    producer = _producer(address)
     values = [(_JSON % _row(number)).encode() for number in range(1, min(count, 10_000) + 1)]
+    produce_values((values[number % len(values)] for number in range(count)), address, topic,
+                   lambda number, _value: number % partitions)
+
+
+def produce_values(values, address, topic, partition_of):
+    """partition_of: by the number of a value from 0 on, and the value."""
+    producer = _producer(address)
     failed = []
 
     def delivered(error, _message):
         if error:
             failed.append(error)
 
-    for number in range(count):
+    for number, value in enumerate(values):
         while True:
             try:
-                producer.produce(topic, values[number % len(values)], partition=number % partitions,
-                                 on_delivery=delivered)
+                producer.produce(topic, value, partition=partition_of(number, value), on_delivery=delivered)
                 break
             except BufferError:
                 producer.poll(0.05)

@@ -1,0 +1,169 @@
+"""test/run.sh bench.modes: update and complete mode against the best plain SQL that does the same.
+
+Plain SQL reads the same rows from staging tables that are loaded already, once in batches of the size of a stream's (a
+staging table and a transaction each), once in one statement over all; a stream gets the messages from Kafka, decodes them and commits
+its offsets as well.  In turn, from the same start; the tables must be identical in the end.  By environment:
+
+    ROWS (1000000), PAIRS (3), POSTGRES_VERSION (15)
+    BATCH  rows of a batch, of plain SQL and the stream (100000: the default of kafka_ingest.max_batch_messages)
+    ONLY   the first letters of a case's name: only these are run
+
+An argument is the path of an installation to use instead of building one.
+"""
+
+import dataclasses
+import json
+import os
+import random
+import statistics
+import sys
+import time
+
+from bench import contenders, rows
+from bench.environment import run, say, size, start_servers
+from harness.processes import wait_until
+
+KEYS = 1_000_000
+COLUMNS = "id bigint, small int, middle int, amount numeric, customer text, changed_at timestamptz"
+GROUPS = {"small": 10, "middle": 10_000, "id": KEYS}
+RESULT = "count(*) AS n, sum(amount) AS total, max(amount) AS largest"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A mode with a target; plain SQL with {rows} for where they come from, and {all} for them and all before."""
+    name: str
+    mode: str
+    target: str                 # its columns
+    plain: tuple
+    query: str = None           # of the stream; None: its source is the topic table
+    filled: bool = False        # the target has a row for each key before
+
+
+def cases():
+    others = ("small", "middle", "amount", "customer", "changed_at")
+    yield Case("upsert of existing keys", "update", COLUMNS.replace("id bigint", "id bigint PRIMARY KEY"),
+               ("INSERT INTO target SELECT DISTINCT ON (id) id, " + ", ".join(others) + " FROM {rows} ORDER BY id, number DESC "
+                "ON CONFLICT (id) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in others),),
+               filled=True)
+    for mode in ("update", "complete"):
+        for key, groups in GROUPS.items():
+            insert = f"INSERT INTO target AS t SELECT {key}, {RESULT} FROM {{}} GROUP BY {key}"
+            if mode == "update":
+                plain = (insert.format("{rows}") + f" ON CONFLICT ({key}) DO UPDATE SET n = t.n + excluded.n, total = t.total + "
+                         "excluded.total, largest = greatest(t.largest, excluded.largest)",)
+            else:
+                plain = ("TRUNCATE target", insert.format("{all}"))
+            yield Case(f"{mode}, {groups:,} groups", mode, f"{key} {'bigint' if key == 'id' else 'int'} PRIMARY KEY, n bigint, total numeric, largest numeric",
+                       plain, f"SELECT {key}, {RESULT} FROM events GROUP BY {key}")
+
+
+def _values(count):
+    """Keys in random order; two runs have the same."""
+    chosen = random.Random(7)
+    for number in range(count):
+        key = chosen.randrange(KEYS) + 1
+        yield (key, key % GROUPS["small"], key % GROUPS["middle"], f"{number % 1000}.{number % 89 + 10}", f"customer-{key:07d}",
+               f"2026-{number % 12 + 1:02d}-{number % 28 + 1:02d}T{number % 24:02d}:{number % 60:02d}:00Z")
+
+
+def produce(count, broker):
+    broker.create_topic("events", rows.PARTITIONS)
+    text = '{"id":%d,"small":%d,"middle":%d,"amount":%s,"customer":"%s","changed_at":"%s"}'
+    rows.produce_values(((text % values).encode() for values in _values(count)), broker.address, "events",
+                        # messages of a key keep their order
+                        lambda number, value: int(value[6:value.index(b",")]) % rows.PARTITIONS)
+
+
+def stage(db, batch):
+    """The rows of the topic as tables of batches, staged_1 ..., and a view over the first i of them, staged_up_to_i."""
+    db.create_topic_table("events", COLUMNS + ", p int OPTIONS (metadata 'partition'), number bigint OPTIONS (metadata 'offset')",
+                          name="staging_topic")
+    db.run("CREATE TABLE staged AS SELECT *, row_number() OVER (ORDER BY number, p) AS place FROM staging_topic")
+    count = db.value("SELECT count(*) FROM staged")
+    batches = -(-count // batch)
+    for number in range(1, batches + 1):
+        db.run(f"CREATE TABLE staged_{number} AS SELECT * FROM staged WHERE place > %s AND place <= %s ORDER BY place",
+               (number - 1) * batch, number * batch)
+        db.run(f"VACUUM ANALYZE staged_{number}")
+        db.run(f"CREATE VIEW staged_up_to_{number} AS " +
+               " UNION ALL ".join(f"SELECT * FROM staged_{i}" for i in range(1, number + 1)))
+    db.run("VACUUM ANALYZE staged")
+    return count, batches
+
+
+def prepare(db, case):
+    db.run("DROP TABLE IF EXISTS target")
+    db.run(f"CREATE TABLE target ({case.target})")
+    if case.filled:
+        db.run("INSERT INTO target SELECT g, 0, 0, 0, 'nobody', '2000-01-01' FROM generate_series(1, %s) g", KEYS)
+    db.run("VACUUM ANALYZE target")
+    db.run("CHECKPOINT")
+
+
+def plain(db, case, count, batches):
+    """Rows/s and CPU seconds of plain SQL; batches None: all at once."""
+    prepare(db, case)
+    pid = db.value("SELECT pg_backend_pid()")
+    cpu = contenders.process_usage(pid)["cpu_seconds"]
+    started = time.monotonic()
+    for number in range(1, batches + 1) if batches else (None,):
+        names = {"rows": f"staged_{number}", "all": f"staged_up_to_{number}"} if number else {"rows": "staged", "all": "staged"}
+        with db.connection.transaction():
+            for statement in case.plain:
+                db.run(statement.format(**names))
+    seconds = time.monotonic() - started
+    return count / seconds, contenders.process_usage(pid)["cpu_seconds"] - cpu
+
+
+def stream(db, case, count):
+    """Rows/s of a stream from its start to the last commit, and CPU seconds of its worker with librdkafka's threads."""
+    prepare(db, case)
+    started = time.monotonic()
+    db.create_stream("bench", target="target", mode=case.mode, **({"query": case.query} if case.query else {"source": "events"}))
+    # not by process_all_available: its snapshot would keep all row versions of all batches
+    wait_until(lambda: db.value("SELECT sum(next_offset) FROM kafka.stream_offset WHERE stream = 'bench'") == count, timeout=1800,
+               interval=0.01, what="all messages are committed")
+    seconds = time.monotonic() - started
+    cpu = contenders.process_usage(db.worker_pid("bench"))["cpu_seconds"]
+    db.call("drop_stream", "bench")
+    return count / seconds, cpu
+
+
+def compare(db, case, count, batches, pairs):
+    runs = {"plain SQL, batches": lambda: plain(db, case, count, batches),
+            "plain SQL, one statement": lambda: plain(db, case, count, None),
+            "stream": lambda: stream(db, case, count)}
+    rates, cpu, sums = ({name: [] for name in runs} for _ in range(3))
+    for _ in range(pairs):
+        for name, measure_one in runs.items():
+            rate, seconds = measure_one()
+            rates[name].append(rate)
+            cpu[name].append(seconds)
+            sums[name].append(contenders.checksum(db, "target"))
+        say(f"  {case.name}: " + ", ".join(f"{name} {rates[name][-1]:,.0f} rows/s {cpu[name][-1]:.1f} CPU s" for name in runs))
+    if len({checksum for of_one in sums.values() for checksum in of_one}) != 1:
+        raise RuntimeError(f"{case.name}: the tables differ: {sums}")
+    for name in runs:
+        ratios = sorted(one / other for one, other in zip(rates["stream"], rates[name]))
+        say(f"{case.name:26} {name:25} {statistics.median(rates[name]):9,.0f} rows/s, {statistics.median(cpu[name]):5.1f} CPU s; "
+            f"stream / it {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    return {"rows_per_second": rates, "cpu_seconds": cpu}
+
+
+def measure(directory):
+    batch = size("BATCH", 100_000)
+    db, broker = start_servers(directory, {"kafka_ingest.max_batch_messages": batch,
+                                           "kafka_ingest.max_batch_size": f"{max(32, batch // 3000)}MB"},
+                               sys.argv[1] if len(sys.argv) > 1 else None)
+    produce(size("ROWS", 1_000_000), broker)
+    db.create_topic_table("events", COLUMNS, name="events")
+    count, batches = stage(db, batch)
+    say(f"{count} messages; {batches} batches; librdkafka {db.value('SELECT kafka.library_version()')}")
+    only = os.environ.get("ONLY") or ""
+    say(json.dumps({case.name: compare(db, case, count, batches, size("PAIRS", 3)) for case in cases()
+                    if case.name.startswith(only)}))
+
+
+if __name__ == "__main__":
+    run(measure)
