@@ -92,11 +92,11 @@ back_off(const ErrorData *error)
 }
 
 /*
- * The stream is failed from now on, for the reason given, and its other workers end.  A name that isn't
- * found is most often one that a trigger or function takes from a search_path.
+ * Says what to do about errors that say it themselves only in a session.  A name that isn't found is most
+ * often one that a trigger or function takes from a search_path.
  */
 static void
-give_up(int64 stream_id, ErrorData *error)
+explain_error(ErrorData *error)
 {
 	if (error->hint == NULL && error->context != NULL &&
 	    (error->sqlerrcode == ERRCODE_UNDEFINED_TABLE ||
@@ -106,12 +106,30 @@ give_up(int64 stream_id, ErrorData *error)
 		    pstrdup("Workers run with an empty search_path: qualify the names in triggers and "
 		            "functions, or give these a SET search_path.");
 
+	if (error->hint == NULL && error->sqlerrcode == ERRCODE_INVALID_TRANSACTION_TERMINATION)
+		error->hint =
+		    pstrdup("A batch and its offsets commit together: leave COMMIT and ROLLBACK "
+		            "out of the procedure of foreach_batch.");
+
+	/* no right to grant would help: it is where the code runs */
+	if (error->hint == NULL && error->message_id != NULL &&
+	    strstr(error->message_id, "security-restricted operation") != NULL)
+		error->hint =
+		    pstrdup("This can't be done in a batch, whoever owns the stream: leave it "
+		            "out of procedures, triggers and functions.");
+
 	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		error->hint = psprintf("%s Then kafka.start_stream goes on.",
 		                       error->hint != NULL ? error->hint
 		                                           : "The stream runs as its owner: grant that "
 		                                             "role what is missing.");
+}
 
+/* The stream is failed from now on, for the reason given, and its other workers end. */
+static void
+give_up(int64 stream_id, ErrorData *error)
+{
+	explain_error(error);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (catalog_exists())

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from expectations import error
 
 
@@ -97,6 +99,24 @@ def test_a_procedure_can_not_wait_for_its_own_stream(db, topic):
     failed = db.wait_for_state("failed")
     assert "cannot wait for itself" in failed.last_error
     assert "another session" in failed.last_error_hint
+
+
+@pytest.mark.parametrize("statement,sqlstate,hint", [
+    ("COMMIT;", "2D000", "leave COMMIT and ROLLBACK out"),
+    ("ROLLBACK;", "2D000", "leave COMMIT and ROLLBACK out"),
+    ("CREATE TEMPORARY TABLE scratch (id int);", "42501", "can't be done in a batch"),
+    ("LISTEN news;", "42501", "can't be done in a batch")])
+def test_what_a_batch_can_not_do(db, topic, statement, sqlstate, hint):
+    db.create_topic_table(topic, "id bigint")
+    create_procedure(db, statement)
+    topic.produce({"id": 1})
+    create_foreach_stream(db)
+    failed = db.wait_for_state("failed")
+    assert (failed.last_error_sqlstate, hint in failed.last_error_hint) == (sqlstate, True), failed.last_error_hint
+    db.run("DROP PROCEDURE public.write_batch(bigint)")
+    create_procedure(db, "NULL;")
+    db.call("start_stream")
+    db.process_all_available()
 
 
 def test_a_dropped_procedure_stops_the_stream(db, topic):

@@ -1,8 +1,10 @@
 """A private Apache Kafka: one node, broker and controller in one (KRaft)."""
 
+import queue
 import shutil
 import signal
 import subprocess
+import threading
 
 from harness import paths
 from harness.processes import Process, wait_until
@@ -102,17 +104,36 @@ class Broker:
 
     def _is_ready(self):
         """It answers before it has been let in again by the controller, and leads its partitions."""
-        from confluent_kafka import KafkaException
-        try:
-            metadata = self.admin().list_topics(timeout=1)
-        except KafkaException:
-            metadata = None
+        metadata = self._metadata()
         # asked afterwards: when this broker could not listen, the answer was another's
         if not self.process.is_running():
             raise RuntimeError("Kafka did not start")
         if not metadata:
             return False
         return metadata.brokers and all(_has_leaders(topic) for topic in metadata.topics.values())
+
+    def _metadata(self):
+        """None when nothing answers.
+
+        The client has been seen to wait for minutes, whatever the time-out, on a broker that was just starting on a
+        busy machine: then another one is asked.
+        """
+        from confluent_kafka import KafkaException
+        client = self.admin()
+        answers = queue.SimpleQueue()
+
+        def ask():
+            try:
+                answers.put(client.list_topics(timeout=1))
+            except KafkaException:
+                answers.put(None)
+
+        threading.Thread(target=ask, daemon=True).start()
+        try:
+            return answers.get(timeout=10)
+        except queue.Empty:
+            self._admin = None
+            return None
 
     def admin(self):
         """The one client for requests; it must live as long as its answers are awaited."""
