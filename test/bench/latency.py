@@ -7,7 +7,7 @@ what the disk needs for a commit.  By environment:
     SECONDS (20)       length of a measurement
     ROUNDS (3)         of each
     ROWS (2000000)     messages of the backlog, which is read again and again
-    POSTGRES_VERSION   15 or 18 (15)
+    POSTGRES_VERSION   Debian's, 16 or 18 (Debian's)
 
 An argument is the path of an installation to use instead of building one.
 """
