@@ -126,8 +126,10 @@ def test_another_writer_of_the_checkpoint_wins(db, topic):
         gates.wait_for_worker(db)
         with db.connect(autocommit=False) as other:
             other.execute("ALTER TABLE kafka.stream_offset DISABLE TRIGGER USER")
-            other.execute("INSERT INTO target SELECT id, p, o FROM topic WHERE p = 1 AND o < 40")
-            other.execute("UPDATE kafka.stream_offset SET next_offset = 40 WHERE partition = 1")
+            # of the partition that the batch at the gate is reading; others may have been committed already
+            partition = other.execute("SELECT p FROM topic WHERE id = 50").fetchone()[0]
+            other.execute("INSERT INTO target SELECT id, p, o FROM topic WHERE p = %s AND o < 10", [partition])
+            other.execute("UPDATE kafka.stream_offset SET next_offset = 10 WHERE partition = %s", [partition])
             other.commit()
     db.wait_for("SELECT last_error_sqlstate FROM kafka.stream_status", "40001")
     assert_exact(db, topic)
