@@ -6,7 +6,8 @@
  * While a batch runs, hooks tell what it comes upon, however deep in procedures, triggers and
  * views:
  *
- * - functions when they are called, since they can be replaced at any time;
+ * - functions when they are called, since they can be replaced at any time; what SECURITY DEFINER
+ *	 functions of others set, such as a search_path, is undone when they return;
  * - tables and views when a statement begins that reads or writes them.  Their locks keep them as
  *	 they are; what has been looked at is remembered until the catalogs change;
  * - aggregates, and what domains call, when an expression is readied for execution.
@@ -29,6 +30,7 @@
 #include "miscadmin.h"
 #include "optimizer/planner.h"
 #include "stream_trust.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -94,6 +96,50 @@ needs_look(Oid function)
 	                           domain_trust_names(function, guarded_owner()));
 }
 
+/* The call that is about to be made by call_with_own_settings(), and what it calls. */
+static FmgrInfo *call_begun = NULL;
+static PGFunction code_of_call = NULL;
+
+/* In the place of a function's code, for one call. */
+static Datum
+call_with_own_settings(PG_FUNCTION_ARGS)
+{
+	PGFunction code = code_of_call;
+	int nest_level = NewGUCNestLevel();
+	Datum result;
+
+	Assert(fcinfo->flinfo == call_begun);
+	call_begun->fn_addr = code;
+	call_begun = NULL;
+	result = code(fcinfo);
+	AtEOXact_GUC(false, nest_level);
+	return result;
+}
+
+/*
+ * A SECURITY DEFINER function of somebody else can do nothing with the owner's rights, but settings that it
+ * leaves behind would say what the names in the owner's code mean.  The function's own SET
+ * clauses have a nest level already, which keeps what the function sets beside them: so ours is opened
+ * within, around the code alone.
+ */
+static void
+wrap_call(FmgrHookEventType event, FmgrInfo *function)
+{
+	if (event == FHET_START && guard_count > 0 && function->fn_addr != call_with_own_settings &&
+	    stream_function_is_of_stranger(function->fn_oid, guarded_owner()))
+	{
+		call_begun = function;
+		code_of_call = function->fn_addr;
+		function->fn_addr = call_with_own_settings;
+	}
+	else if (event != FHET_START && call_begun == function)
+	{
+		/* it has not come to the call */
+		function->fn_addr = code_of_call;
+		call_begun = NULL;
+	}
+}
+
 static void
 look_at_call(FmgrHookEventType event, FmgrInfo *function, Datum *argument)
 {
@@ -105,6 +151,8 @@ look_at_call(FmgrHookEventType event, FmgrInfo *function, Datum *argument)
 	}
 	if (next_function_hook)
 		next_function_hook(event, function, argument);
+	/* last: after this nothing may be raised before the call */
+	wrap_call(event, function);
 }
 
 /*

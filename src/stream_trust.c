@@ -26,6 +26,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_partitioned_table.h"
 #include "commands/trigger.h"
 #include "domain_trust.h"
@@ -65,6 +66,20 @@ bool
 stream_trusts_role(Oid role, Oid owner)
 {
 	return role == owner || superuser_arg(role) || has_privs_of_role(role, owner);
+}
+
+bool
+stream_function_is_of_stranger(Oid function, Oid owner)
+{
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	bool result = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		result = !stream_trusts_role(((Form_pg_proc) GETSTRUCT(tuple))->proowner, owner);
+		ReleaseSysCache(tuple);
+	}
+	return result;
 }
 
 bool
@@ -113,8 +128,10 @@ stream_refuse_function(Oid function, Oid owner)
 	         errdetail("It belongs to role \"%s\", which does not have the rights of the "
 	                   "stream's owner.",
 	                   role_name(stranger)),
-	         errhint("Declare it SECURITY DEFINER, have \"%s\" create the stream, or give it "
-	                 "the rights: GRANT %s TO %s.",
+	         errhint("%s \"%s\" create the stream, or give it the rights: GRANT %s TO %s.",
+	                 get_func_prokind(function) == PROKIND_AGGREGATE
+	                     ? "Have"
+	                     : "Declare it SECURITY DEFINER, have",
 	                 role_name(stranger), quote_identifier(role_name(owner)),
 	                 quote_identifier(role_name(stranger)))));
 }
@@ -130,9 +147,9 @@ refuse_relation(const TrustContext *context, Oid relid, const char *what)
 	        (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 	         errmsg("%s \"%s\" would run with the rights of \"%s\"", what,
 	                RelationGetRelationName(relation), role_name(owner)),
-	         errdetail("It belongs to role \"%s\", which does not have the rights of the "
+	         errdetail("\"%s\" belongs to role \"%s\", which does not have the rights of the "
 	                   "stream's owner.",
-	                   role_name(stranger)),
+	                   RelationGetRelationName(relation), role_name(stranger)),
 	         errhint("Have \"%s\" create the stream, or give it the rights: GRANT %s TO %s.",
 	                 role_name(stranger), quote_identifier(role_name(owner)),
 	                 quote_identifier(role_name(stranger)))));

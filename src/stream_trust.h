@@ -32,6 +32,9 @@ extern void stream_trust_check_relation(Oid relid, bool written, Oid owner);
 /* Does the role have the rights of "owner" anyway? */
 extern bool stream_trusts_role(Oid role, Oid owner);
 
+/* Does the function belong to a role that does not have the rights of "owner"? */
+extern bool stream_function_is_of_stranger(Oid function, Oid owner);
+
 /* Can the function do nothing with the rights of "owner" that its own owner can't? */
 extern bool stream_trusts_function(Oid function, Oid owner);
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from expectations import assert_exact, error
-from hostile import DENIED, create, roles  # noqa: F401
+from hostile import DENIED, create, marked, roles, start  # noqa: F401
 
 
 def assert_refused(roles, topic, hostile, message, as_ingest=None):
@@ -261,6 +261,34 @@ def test_another_stream_within_a_batch(roles, topic, disarm):
     status = roles.db.wait_for_state("failed")
     assert (status.last_error_sqlstate, "app.later()" in status.last_error) == (DENIED, True)
     assert roles.db.column("SELECT secret FROM app.stolen") == []
+
+
+@pytest.mark.parametrize("clause", ["", "SET work_mem = '1MB'", "SET search_path = app"])
+def test_settings_end_with_the_function(marked, topic, clause):
+    """Names in the owner's procedure mean what they mean without the functions of others."""
+    marked.run(f"""CREATE TABLE app.log (who text); GRANT INSERT ON app.log TO PUBLIC;
+        CREATE FUNCTION app.change() RETURNS trigger SECURITY DEFINER LANGUAGE plpgsql {clause} AS $$
+        BEGIN
+            PERFORM pg_catalog.set_config('search_path', 'app', false);
+            SET datestyle TO German;
+            RETURN new;
+        END $$""", "app")
+    marked.run(TRIGGER.replace("steal", "change"), "app")
+    marked.run("""CREATE TABLE own.log (who text); CREATE TABLE own.dates (d date);
+        CREATE PROCEDURE own.each(batch_id bigint) LANGUAGE plpgsql SET search_path = own AS $$
+        BEGIN
+            INSERT INTO app.target SELECT id, p, o FROM public.topic;
+            INSERT INTO log SELECT secret FROM public.vault;
+            INSERT INTO dates VALUES ('01/02/2026'::text::date);
+        END $$""", "ingest")
+    start(marked, source="topic", foreach_batch="own.each(bigint)")
+    for number in range(3):
+        topic.produce({"id": number})
+        marked.db.process_all_available()
+    assert marked.db.column("SELECT id FROM app.target ORDER BY id") == [0, 1, 2]
+    assert marked.db.column("SELECT who FROM app.log") == []
+    assert marked.db.value("SELECT count(*) FROM own.log") == 3
+    assert marked.db.column("SELECT DISTINCT d::text FROM own.dates") == ["2026-01-02"]
 
 
 def test_settings_end_with_the_batch(roles, topic):
