@@ -316,7 +316,7 @@ COMMENT ON FUNCTION kafka.discard_dead_letters(text, int, bigint) IS
     'deletes the dead letters of a stream (or of one partition, or one of them) and returns their number';
 
 CREATE FUNCTION kafka.skip_message(stream text, topic text, partition int, "offset" bigint) RETURNS void
-    AS 'MODULE_PATHNAME', 'kafka_skip_message' LANGUAGE C VOLATILE STRICT;
+    AS 'MODULE_PATHNAME', 'kafka_skip_message' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION kafka.skip_message(text, text, int, bigint) IS
     'moves the checkpoint of a failed or stopped stream past the one message at which it stands; an error if it stands elsewhere, or if Kafka has no message there';
 
@@ -329,7 +329,7 @@ COMMENT ON FUNCTION kafka.verify_stream(text) IS
     'asks Kafka, per partition: is what the stream reads next still there (gap: offsets that are not), is it the same topic, how far behind is the stream, and in how many hours may retention pass its checkpoint (Infinity: never; NULL: not known)';
 
 CREATE FUNCTION kafka.explain_stream(name text) RETURNS SETOF text
-    AS 'MODULE_PATHNAME', 'kafka_explain_stream' LANGUAGE C VOLATILE STRICT;
+    AS 'MODULE_PATHNAME', 'kafka_explain_stream' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION kafka.explain_stream(text) IS
     'how a batch of a stream is executed: the path taken, the statements and the table of its state';
 

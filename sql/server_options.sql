@@ -91,6 +91,8 @@ ALTER SERVER names OPTIONS (SET fetch_min_bytes '1x');
 ALTER SERVER names OPTIONS (SET fetch_min_bytes '0x10');
 ALTER SERVER names OPTIONS (ADD socket_keepalive_enable 'perhaps');
 ALTER SERVER names OPTIONS (SET isolation_level 'snapshot');
+ALTER SERVER names OPTIONS (SET "socket.timeout.ms" '4294977296');
+ALTER SERVER names OPTIONS (SET "socket.timeout.ms" '99999999999999999999');
 \set VERBOSITY default
 
 -- secrets belong to user mappings, the rest to servers

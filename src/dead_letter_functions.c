@@ -13,6 +13,7 @@
 #include "checkpoint.h"
 #include "error_class.h"
 #include "funcapi.h"
+#include "function_arguments.h"
 #include "micro_batch.h"
 #include "stream_query.h"
 #include "stream_reader.h"
@@ -309,17 +310,24 @@ check_message_is_there(const Stream *stream, const char *topic, int32 partition,
 Datum
 kafka_skip_message(PG_FUNCTION_ARGS)
 {
-	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char *topic = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	int32 partition = PG_GETARG_INT32(2);
-	int64 offset = PG_GETARG_INT64(3);
+	char *name = required_text(fcinfo, 0, "stream");
+	char *topic = required_text(fcinfo, 1, "topic");
+	int32 partition;
+	int64 offset;
 	Stream *stream;
 	CatalogAccess access;
 	Oid types[4] = {TEXTOID, TEXTOID, INT4OID, INT8OID};
-	Datum values[4] = {CStringGetTextDatum(name), CStringGetTextDatum(topic),
-	                   Int32GetDatum(partition), Int64GetDatum(offset)};
+	Datum values[4];
 	uint64 moved;
 
+	require_argument(fcinfo, 2, "partition");
+	require_argument(fcinfo, 3, "offset");
+	partition = PG_GETARG_INT32(2);
+	offset = PG_GETARG_INT64(3);
+	values[0] = CStringGetTextDatum(name);
+	values[1] = CStringGetTextDatum(topic);
+	values[2] = Int32GetDatum(partition);
+	values[3] = Int64GetDatum(offset);
 	stream = stream_lock_owned(name, AccessExclusiveLock);
 	if (stream->enabled && stream->started_here && !stream->failed)
 		ereport(ERROR,

@@ -251,6 +251,7 @@ checked_value(const OptionDefinition *definition, const char *given, const char 
 	char taken_as[32] = "";
 	size_t taken_size = sizeof(taken_as);
 	char *end;
+	long number;
 
 	if (strspn(value, " \t\r\n") == strlen(value))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -296,12 +297,20 @@ checked_value(const OptionDefinition *definition, const char *given, const char 
 	rd_kafka_conf_destroy(configuration);
 
 	/* librdkafka takes "10 s" for 10 */
-	(void) strtol(result, &end, 0);
+	errno = 0;
+	number = strtol(result, &end, 0);
 	if (taken_as[0] != '\0' && strspn(taken_as, "-0123456789") == strlen(taken_as) &&
 	    *end != '\0' && !definition->secret)
 	{
 		outcome = RD_KAFKA_CONF_INVALID;
 		strlcpy(reason, "An integer without a unit is expected", sizeof(reason));
+	}
+	/* and 4294967297 for 1 */
+	if ((errno == ERANGE || number < PG_INT32_MIN || number > PG_INT32_MAX) && *end == '\0' &&
+	    strcmp(taken_as, result) != 0 && !definition->secret)
+	{
+		outcome = RD_KAFKA_CONF_INVALID;
+		strlcpy(reason, "An integer of 32 bits is expected", sizeof(reason));
 	}
 
 	if (outcome == RD_KAFKA_CONF_UNKNOWN)

@@ -9,6 +9,7 @@
 
 #include "fmgr.h"
 #include "funcapi.h"
+#include "function_arguments.h"
 #include "micro_batch.h"
 #include "sink.h"
 #include "stream.h"
@@ -42,7 +43,7 @@ put_lines(ReturnSetInfo *result, char *text)
 Datum
 kafka_explain_stream(PG_FUNCTION_ARGS)
 {
-	Stream *stream = stream_load_owned(text_to_cstring(PG_GETARG_TEXT_PP(0)), false);
+	Stream *stream = stream_load_owned(required_text(fcinfo, 0, "name"), false);
 	OwnerIdentity saved;
 	StringInfoData text;
 	TopicSchema *schema;

@@ -124,6 +124,13 @@ def test_retry_rolls_back_with_its_transaction(db, topic):
     assert len(letters(db)) == 10 and db.value("SELECT count(*) FROM target") == 90
 
 
+@pytest.mark.parametrize("arguments,name", [
+    ("NULL, 't', 0, 0", "stream"), ("'s', NULL, 0, 0", "topic"), ("'s', 't', NULL, 0", "partition"), ("'s', 't', 0, NULL", "offset")])
+def test_skip_message_of_null(db, arguments, name):
+    with error(f'argument "{name}" must not be null', sqlstate="22004"):
+        db.run(f"SELECT kafka.skip_message({arguments})")
+
+
 def test_skip_message_is_exact(db, topic):
     db.create_tables(topic)
     topic.produce_all(mixed(bad=(13, 14)))

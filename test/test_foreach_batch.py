@@ -162,6 +162,8 @@ def test_explain_shows_the_path(db, topic):
     assert any("CALL public.write_batch" in line for line in db.column("SELECT * FROM kafka.explain_stream('each')"))
     with error("does not exist"):
         db.column("SELECT * FROM kafka.explain_stream('nope')")
+    with error('argument "name" must not be null', sqlstate="22004"):
+        db.column("SELECT * FROM kafka.explain_stream(NULL)")
 
 
 def test_only_the_owner_explains(db, topic):
