@@ -326,6 +326,11 @@ kafka_consumer_lookup_offsets(KafkaConsumer *consumer, KafkaPartitionOffset *ite
 			kafka_report_all_well(consumer);
 			return;
 		}
+		/* newer libraries say so, too, of a partition whose broker they can't connect to */
+		kafka_report_serve(consumer);
+		if (code == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION &&
+		    kafka_consumer_last_error(consumer) != NULL)
+			code = RD_KAFKA_RESP_ERR__TRANSPORT;
 		raise_if_final(consumer, code);
 		check_connection(consumer, &clock);
 		/* an answer that came at once would come again at once */

@@ -85,8 +85,9 @@ class Installation:
                 program.chmod(0o755)
             for library in package.with_name(f"{WHEELS[version]}.libs").iterdir():
                 shutil.copy(library, directory / "lib")
-            # newer than Debian's, with which the extension has been built
-            shutil.copy(newest_librdkafka(), directory / "lib" / "librdkafka.so.1")
+            # instead of Debian's, with which the extension has been built
+            if os.environ.get("LIBRDKAFKA") == "newest":
+                shutil.copy(newest_librdkafka(), directory / "lib" / "librdkafka.so.1")
         return cls(version, directory)
 
     def environment(self):
