@@ -4,7 +4,7 @@ Plain SQL reads the same rows from staging tables that are loaded already, once 
 staging table and a transaction each), once in one statement over all; a stream gets the messages from Kafka, decodes them and commits
 its offsets as well.  In turn, from the same start; the tables must be identical in the end.  By environment:
 
-    ROWS (1000000), PAIRS (3), POSTGRES_VERSION (15)
+    ROWS (1000000), PAIRS (3), POSTGRES_VERSION (Debian's)
     BATCH  rows of a batch, of plain SQL and the stream (100000: the default of kafka_ingest.max_batch_messages)
     ONLY   the first letters of a case's name: only these are run
 
