@@ -68,44 +68,38 @@ stream_trusts_role(Oid role, Oid owner)
 	return role == owner || superuser_arg(role) || has_privs_of_role(role, owner);
 }
 
+/* Whose a function is, and whether it has its owner's rights; false when there is none. */
+static bool
+function_facts(Oid function, Oid *owner, bool *security_definer)
+{
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	*owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	*security_definer = ((Form_pg_proc) GETSTRUCT(tuple))->prosecdef;
+	ReleaseSysCache(tuple);
+	return true;
+}
+
 bool
 stream_function_is_of_stranger(Oid function, Oid owner)
 {
-	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	bool result = false;
+	Oid function_owner;
+	bool security_definer;
 
-	if (HeapTupleIsValid(tuple))
-	{
-		result = !stream_trusts_role(((Form_pg_proc) GETSTRUCT(tuple))->proowner, owner);
-		ReleaseSysCache(tuple);
-	}
-	return result;
+	return function_facts(function, &function_owner, &security_definer) &&
+	       !stream_trusts_role(function_owner, owner);
 }
 
 bool
 stream_trusts_function(Oid function, Oid owner)
 {
-	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	bool result = true;
+	Oid function_owner;
+	bool security_definer;
 
-	if (HeapTupleIsValid(tuple))
-	{
-		Form_pg_proc procedure = (Form_pg_proc) GETSTRUCT(tuple);
-
-		result = procedure->prosecdef || stream_trusts_role(procedure->proowner, owner);
-		ReleaseSysCache(tuple);
-	}
-	return result;
-}
-
-static Oid
-function_owner(Oid function)
-{
-	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	Oid owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
-
-	ReleaseSysCache(tuple);
-	return owner;
+	return !function_facts(function, &function_owner, &security_definer) || security_definer ||
+	       stream_trusts_role(function_owner, owner);
 }
 
 static char *
@@ -119,8 +113,10 @@ role_name(Oid role)
 void
 stream_refuse_function(Oid function, Oid owner)
 {
-	Oid stranger = function_owner(function);
+	Oid stranger = InvalidOid;
+	bool security_definer;
 
+	(void) function_facts(function, &stranger, &security_definer);
 	ereport(ERROR,
 	        (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 	         errmsg("function %s would run with the rights of \"%s\"",

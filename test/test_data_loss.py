@@ -197,16 +197,22 @@ def log_size(kafka, topic):
     return log.stat().st_size
 
 
-@pytest.mark.parametrize("fail", [False, True])
-def test_truncated_log(db, new_topic, kafka, fail):
+def stop_behind_twenty_messages(db, new_topic, kafka, **options):
+    """A stopped stream that has read 20 messages: returns its topic, and the size of the log after the first 10."""
     topic = new_topic()
     db.create_tables(topic)
     topic.produce_sequence(10)
     size = log_size(kafka, topic)
     topic.produce_sequence(10, first=11)
-    db.create_stream(fail_on_data_loss=fail)
+    db.create_stream(**options)
     db.process_all_available()
     db.call("stop_stream")
+    return topic, size
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_truncated_log(db, new_topic, kafka, fail):
+    topic, size = stop_behind_twenty_messages(db, new_topic, kafka, fail_on_data_loss=fail)
     kafka.stop()
     truncate_log(kafka, topic, size)
     kafka.start()
@@ -265,14 +271,7 @@ def test_somebody_elses_data_corrupted_confirms_no_loss(db, new_topic, kafka, po
 
 def test_a_loss_that_was_none_confirms_no_other(db, new_topic, kafka, postgres):
     """After a good start every loss must be seen as often as the first."""
-    topic = new_topic()
-    db.create_tables(topic)
-    topic.produce_sequence(10)
-    size = log_size(kafka, topic)
-    topic.produce_sequence(10, first=11)
-    db.create_stream(fail_on_data_loss=False)
-    db.process_all_available()
-    db.call("stop_stream")
+    topic, size = stop_behind_twenty_messages(db, new_topic, kafka, fail_on_data_loss=False)
     # stands in for a cluster that shows a loss only for a while
     db.run("UPDATE kafka.stream_offset SET next_offset = 50")
     db.call("start_stream")
