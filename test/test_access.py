@@ -244,15 +244,18 @@ def _value(type):
 
 
 RELATIONS = ["pg_class", "pg_class_oid_index", "pg_toast.pg_toast_1255", "numbers", "v", "m", "composite", "part",
-             "elsewhere", "0", "4294967295"]
+             "elsewhere", "nowhere", "0", "4294967295"]
 
 
 def test_wrong_kinds_of_relations(db, topic):
     db.create_tables(topic)
     db.run("""CREATE SEQUENCE numbers; CREATE VIEW v AS SELECT 1 AS id; CREATE MATERIALIZED VIEW m AS SELECT 1 AS id;
         CREATE TYPE composite AS (id bigint); CREATE TABLE part (id bigint) PARTITION BY LIST (id);
-        CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
-        CREATE FOREIGN TABLE elsewhere (id bigint) SERVER files OPTIONS (filename '/dev/null')""")
+        CREATE FUNCTION handler() RETURNS fdw_handler LANGUAGE c AS '$libdir/kafka_ingest', 'kafka_topic_scan_handler';
+        CREATE FOREIGN DATA WRAPPER another HANDLER handler; CREATE SERVER another FOREIGN DATA WRAPPER another;
+        CREATE FOREIGN TABLE elsewhere (id bigint) SERVER another;
+        CREATE FOREIGN DATA WRAPPER unhandled; CREATE SERVER unhandled FOREIGN DATA WRAPPER unhandled;
+        CREATE FOREIGN TABLE nowhere (id bigint) SERVER unhandled""")
     for relation in RELATIONS:
         argument = f"{relation}::regclass" if relation.isdigit() else f"'{relation}'::regclass"
         for call in (f"kafka.create_stream('s', source => {argument}, target => 'target')",

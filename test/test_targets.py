@@ -1,5 +1,9 @@
 """What a target may be: a table with everything tables have, a view, a foreign table."""
 
+import struct
+
+import pytest
+
 from expectations import assert_exact, error, values
 
 
@@ -38,6 +42,22 @@ def test_column_order_and_dropped_columns_do_not_matter(db, topic):
     assert db.run("SELECT a, b, c::text FROM target") == [(1, "x", "2.5")]
 
 
+def stored_tuples(db, table):
+    """As they stand in the file (see bufpage.h, htup_details.h), without what transactions write into them."""
+    db.run("CHECKPOINT")
+    file = db.value("SELECT pg_read_binary_file(pg_relation_filepath(%s::regclass))", table)
+    tuples = []
+    for page in range(0, len(file), 8192):
+        lower, = struct.unpack_from("=H", file, page + 12)
+        for pointer in range(24, lower, 4):
+            item, = struct.unpack_from("=I", file, page + pointer)
+            assert item >> 15 & 3 == 1, "not a normal line pointer"
+            tuple = file[page + (item & 0x7FFF):][:item >> 17]
+            attributes, flags = struct.unpack_from("=HH", tuple, 18)
+            tuples.append((attributes & 0x7FF, flags & 7, tuple[22:]))
+    return tuples
+
+
 def test_rows_are_stored_as_by_insert(db, topic):
     """To the byte: every length, alignment and storage that a type may have, with and without NULLs."""
     columns = {"b": "bool", "s": "smallint", "i": "int", "l": "bigint", "r": "real", "d": "float8", "n": "numeric",
@@ -59,12 +79,7 @@ def test_rows_are_stored_as_by_insert(db, topic):
     db.create_stream()
     db.process_all_available()
     db.run("INSERT INTO by_insert SELECT * FROM target ORDER BY ctid")
-    db.run("CREATE EXTENSION pageinspect")
-    stored = {table: db.run(f"""
-        SELECT t_infomask & 7, t_infomask2 & 2047, t_hoff, t_bits, t_data
-          FROM generate_series(0, pg_relation_size('{table}') / 8192 - 1) block,
-               heap_page_items(get_raw_page('{table}', block::int)) ORDER BY block, lp""")
-              for table in ("target", "by_insert")}
+    stored = {table: stored_tuples(db, table) for table in ("target", "by_insert")}
     assert len(stored["target"]) == 2 + 2 * len(columns) + 7
     assert stored["target"] == stored["by_insert"]
 
@@ -102,8 +117,8 @@ def test_indexes_are_maintained(db, topic):
     db.process_all_available()
     db.run("SET enable_seqscan = off")
     assert db.column("SELECT id FROM target WHERE lower(name) = 'name 42' AND id > 10") == [42]
-    db.run("CREATE EXTENSION amcheck")
-    db.run("SELECT bt_index_check(indexrelid, true) FROM pg_index WHERE indrelid = 'target'::regclass")
+    if db.create_extension("amcheck"):
+        db.run("SELECT bt_index_check(indexrelid, true) FROM pg_index WHERE indrelid = 'target'::regclass")
 
 
 def test_row_and_statement_triggers(db, topic):
@@ -198,8 +213,9 @@ def test_rewrite_rule(db, topic):
 def test_foreign_table(db, topic, postgres):
     db.create_topic_table(topic)
     db.run("CREATE TABLE base (id bigint)")
-    db.run(f"""CREATE EXTENSION postgres_fdw;
-        CREATE SERVER loopback FOREIGN DATA WRAPPER postgres_fdw
+    if not db.create_extension("postgres_fdw"):
+        pytest.skip("this PostgreSQL has no postgres_fdw")
+    db.run(f"""CREATE SERVER loopback FOREIGN DATA WRAPPER postgres_fdw
             OPTIONS (host '{postgres.directory}', port '{postgres.port}', dbname '{db.name}');
         CREATE USER MAPPING FOR CURRENT_USER SERVER loopback;
         CREATE FOREIGN TABLE target (id bigint) SERVER loopback OPTIONS (table_name 'base')""")

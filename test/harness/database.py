@@ -54,6 +54,13 @@ class Database:
         """The first column of the first row."""
         return self.run(statement, *parameters)[0][0]
 
+    def create_extension(self, name):
+        """Returns whether this PostgreSQL has it: there are wheels without contrib."""
+        if not self.run("SELECT 1 FROM pg_available_extensions WHERE name = %s", name):
+            return False
+        self.run(f"CREATE EXTENSION {name}")
+        return True
+
     def column(self, statement, *parameters):
         return [row[0] for row in self.run(statement, *parameters)]
 
