@@ -280,7 +280,12 @@ checked_value(const OptionDefinition *definition, const char *given, const char 
 
 			initStringInfo(&values);
 			for (const char *c = definition->allowed; *c; c++)
-				appendStringInfoString(&values, *c == '|' ? ", " : (char[]){*c, '\0'});
+			{
+				if (*c == '|')
+					appendStringInfoString(&values, ", ");
+				else
+					appendStringInfoChar(&values, *c);
+			}
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			                errmsg("invalid value for option \"%s\": \"%s\"", given, value),
 			                strchr(definition->allowed, '|')

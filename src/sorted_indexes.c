@@ -81,13 +81,17 @@ sorted_indexes_create(ResultRelInfo *table, EState *estate)
 static void
 remember_row(SortedIndexes *indexes, const ItemPointerData *place, int origin)
 {
+	RowOrigin *row;
+
 	if (indexes->row_count == indexes->rows_allocated)
 	{
 		indexes->rows_allocated *= 2;
 		indexes->rows =
 		    repalloc_huge(indexes->rows, (Size) indexes->rows_allocated * sizeof(RowOrigin));
 	}
-	indexes->rows[indexes->row_count++] = (RowOrigin){*place, origin};
+	row = &indexes->rows[indexes->row_count++];
+	row->place = *place;
+	row->origin = origin;
 }
 
 void

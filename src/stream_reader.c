@@ -90,6 +90,7 @@ stream_reader_open(const Stream *stream, int worker, const char *topic,
                    const KafkaConnection *connection, Checkpoint *checkpoint)
 {
 	StreamReader *reader = palloc0(sizeof(StreamReader));
+	LogShare share = {.worker = worker, .workers = stream->workers};
 
 	reader->stream = stream;
 	reader->worker = worker;
@@ -99,8 +100,7 @@ stream_reader_open(const Stream *stream, int worker, const char *topic,
 	reader->context = CurrentMemoryContext;
 	reader->batch = kafka_message_batch_create();
 	reader->fetched = kafka_message_batch_create();
-	reader->log = log_check(reader->consumer, checkpoint,
-	                        (LogShare){.worker = worker, .workers = stream->workers}, false);
+	reader->log = log_check(reader->consumer, checkpoint, share, false);
 	reader->partition_count = reader->log->partition_count;
 	return reader;
 }

@@ -155,6 +155,7 @@ kafka_verify_stream(PG_FUNCTION_ARGS)
 	Checkpoint *checkpoint;
 	KafkaConsumer *consumer;
 	LogCheck *check;
+	LogShare all = {.worker = 0, .workers = 1};
 	Retention retention = {0};
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -163,7 +164,7 @@ kafka_verify_stream(PG_FUNCTION_ARGS)
 	schema = topic_schema_load(stream_query_topic_table(stream->source));
 	checkpoint = checkpoint_load(stream->name, schema->topic);
 	consumer = stream_open_lookup_consumer(schema->server_id, schema->topic, stream->owner);
-	check = log_check(consumer, checkpoint, (LogShare){0, 1}, true);
+	check = log_check(consumer, checkpoint, all, true);
 	if (check->other_cluster)
 		ereport(
 		    ERROR,
