@@ -122,6 +122,69 @@ insert_index_tuples(ResultRelInfo *relation, TupleTableSlot *slot, EState *estat
 #endif
 }
 
+/* --- writing by key --- */
+
+#include "access/genam.h"
+#include "access/tableam.h"
+
+/* Which indexes need entries of a row that was updated. */
+#if PG_VERSION_NUM >= 160000
+typedef TU_UpdateIndexes IndexesToUpdate;
+#else
+typedef bool IndexesToUpdate;
+#endif
+
+/* Does a table compute columns from others? */
+static inline bool
+has_generated_columns(const TupleConstr *constraints)
+{
+	if (constraints == NULL)
+		return false;
+#if PG_VERSION_NUM >= 180000
+	if (constraints->has_generated_virtual)
+		return true;
+#endif
+	return constraints->has_generated_stored;
+}
+
+static inline IndexScanDesc
+begin_index_scan(Relation relation, Relation index, Snapshot snapshot, int key_count)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(relation, index, snapshot, NULL, key_count, 0);
+#else
+	return index_beginscan(relation, index, snapshot, key_count, 0);
+#endif
+}
+
+/* Index entries of a row that was inserted speculatively; sets *conflict, or leaves it. */
+static inline List *
+insert_index_tuples_unless_conflict(ResultRelInfo *relation, TupleTableSlot *slot,
+                                    EState *estate, bool *conflict, List *arbiters)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecInsertIndexTuples(relation, slot, estate, false, true, conflict, arbiters,
+	                             false);
+#else
+	return ExecInsertIndexTuples(relation, slot, estate, false, true, conflict, arbiters);
+#endif
+}
+
+/* Index entries of a row that was updated. */
+static inline void
+update_index_tuples(ResultRelInfo *relation, TupleTableSlot *slot, EState *estate,
+                    IndexesToUpdate indexes)
+{
+#if PG_VERSION_NUM >= 160000
+	if (indexes != TU_None)
+		list_free(ExecInsertIndexTuples(relation, slot, estate, true, false, NULL, NIL,
+		                                indexes == TU_Summarizing));
+#else
+	if (indexes)
+		list_free(ExecInsertIndexTuples(relation, slot, estate, true, false, NULL, NIL));
+#endif
+}
+
 /* --- 17: named wait events for extensions; the process number has its own variable --- */
 #if PG_VERSION_NUM < 170000
 #define WaitEventExtensionNew(wait_event_name) ((uint32) PG_WAIT_EXTENSION)

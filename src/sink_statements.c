@@ -20,6 +20,7 @@
 #include "catalog/pg_type.h"
 #include "error_class.h"
 #include "executor/spi.h"
+#include "keyed_write.h"
 #include "privileges.h"
 #include "storage/bufmgr.h"
 #include "stream_state.h"
@@ -131,33 +132,67 @@ check_privileges(StatementSink *sink)
 	list_free(plans);
 }
 
-/* A number of the row that a statement has returned. */
-static int64
-result_number(int column)
+/* Takes the row that a statement returns. */
+typedef struct NumbersReceiver
 {
-	bool isnull;
+	DestReceiver receiver; /* must be first */
+	int row_count;
+	int64 numbers[3]; /* see SinkStatements */
+} NumbersReceiver;
 
-	return DatumGetInt64(
-	    SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull));
+static bool
+receive_numbers(TupleTableSlot *row, DestReceiver *self)
+{
+	NumbersReceiver *receiver = (NumbersReceiver *) self;
+
+	for (int i = 0; i < lengthof(receiver->numbers); i++)
+	{
+		bool isnull;
+
+		receiver->numbers[i] = DatumGetInt64(slot_getattr(row, i + 1, &isnull));
+	}
+	receiver->row_count++;
+	return true;
+}
+
+static void
+receiver_startup(DestReceiver *self, int operation, TupleDesc descriptor)
+{
+}
+
+static void
+receiver_nothing(DestReceiver *self)
+{
 }
 
 /* Runs one of the statements, and adds its numbers to the batch's. */
 static void
-run(SPIPlanPtr plan, const StreamWatermark *watermark, SinkBatch *batch)
+run(const StatementSink *sink, SPIPlanPtr plan, const StreamWatermark *watermark,
+    SinkBatch *batch)
 {
-	Datum values[2] = {TimestampTzGetDatum(watermark->previous),
-	                   TimestampTzGetDatum(watermark->watermark)};
-	int result;
+	TimestampTz values[2] = {watermark->previous, watermark->watermark};
+	NumbersReceiver result = {.receiver = {.receiveSlot = receive_numbers,
+	                                       .rStartup = receiver_startup,
+	                                       .rShutdown = receiver_nothing,
+	                                       .rDestroy = receiver_nothing,
+	                                       .mydest = DestNone}};
+	ParamListInfo parameters;
 
 	if (plan == NULL)
 		return;
-	result = SPI_execute_plan(plan, values, NULL, false, 0);
-	if (result != SPI_OK_SELECT || SPI_processed != 1)
-		elog(ERROR, "could not write the batch: %s", SPI_result_code_string(result));
-	batch->output_rows += result_number(1);
-	batch->late_rows += result_number(2);
-	batch->state_rows_added += result_number(3);
-	SPI_freetuptable(SPI_tuptable);
+	parameters = makeParamList(lengthof(values));
+	for (int i = 0; i < lengthof(values); i++)
+		parameters->params[i] = (ParamExternData){.value = TimestampTzGetDatum(values[i]),
+		                                          .isnull = false,
+		                                          .pflags = PARAM_FLAG_CONST,
+		                                          .ptype = TIMESTAMPTZOID};
+	(void) keyed_write_execute(plan, parameters, NULL, stream_state_find(sink->stream),
+	                           &result.receiver);
+	if (result.row_count != 1)
+		elog(ERROR, "a statement has returned %d rows", result.row_count);
+	batch->output_rows += result.numbers[0];
+	batch->late_rows += result.numbers[1];
+	batch->state_rows_added += result.numbers[2];
 }
 
 /*
@@ -172,7 +207,7 @@ write_closed_windows(const StatementSink *sink, const StreamWatermark *watermark
 
 	PG_TRY();
 	{
-		run(sink->write, watermark, batch);
+		run(sink, sink->write, watermark, batch);
 	}
 	PG_CATCH();
 	{
@@ -226,12 +261,12 @@ statement_sink_write(Sink *self, SinkBatch *batch)
 	check_privileges(sink);
 	topic_scan_set_batch(batch->messages);
 	if (has_data)
-		run(sink->merge, &watermark, batch);
+		run(sink, sink->merge, &watermark, batch);
 	if (sink->stream->mode == MODE_APPEND && sink->waits_for_watermark)
 		write_closed_windows(sink, &watermark, batch);
 	else
-		run(sink->write, &watermark, batch);
-	run(sink->forget, &watermark, batch);
+		run(sink, sink->write, &watermark, batch);
+	run(sink, sink->forget, &watermark, batch);
 	if (sink->newest != NULL)
 	{
 		watermark.late_rows += batch->late_rows;

@@ -24,6 +24,7 @@
 
 #include "catalog/pg_class.h"
 #include "executor/spi.h"
+#include "keyed_write.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "privileges.h"
@@ -160,14 +161,9 @@ plan_as_lookup(SPIPlanPtr plan, QueryEnvironment *environment)
 
 /* Executes a prepared statement; returns the number of rows. */
 static int64
-execute(SPIPlanPtr plan)
+execute(SPIPlanPtr plan, QueryEnvironment *environment)
 {
-	SPIExecuteOptions options = {.dest = None_Receiver};
-	int result = SPI_execute_plan_extended(plan, &options);
-
-	if (result < 0)
-		elog(ERROR, "could not write the batch: %s", SPI_result_code_string(result));
-	return (int64) SPI_processed;
+	return (int64) keyed_write_execute(plan, NULL, environment, InvalidOid, None_Receiver);
 }
 
 /* --- what is derived from the analyzed INSERT --- */
@@ -287,10 +283,10 @@ upsert_sink_write(Sink *self, SinkBatch *batch)
 	if (result.deleted_count > 0)
 	{
 		plan_as_lookup(sink->delete_rows, environment);
-		batch->output_rows += execute(sink->delete_rows);
+		batch->output_rows += execute(sink->delete_rows, environment);
 	}
 	if (result.changed_count > 0)
-		batch->output_rows += execute(sink->write_rows);
+		batch->output_rows += execute(sink->write_rows, environment);
 	tuplestore_end(result.changed_rows);
 	tuplestore_end(result.deleted_keys);
 	SPI_finish();

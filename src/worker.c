@@ -32,8 +32,8 @@
 /* how long to wait for a sign of life from a cluster in trouble */
 #define REACHABLE_TIMEOUT_MS 500
 
-int max_batch_messages = 100000;
-int max_batch_kilobytes = 32768;
+int max_batch_messages = 1000000;
+int max_batch_kilobytes = 65536;
 static int metadata_refresh_interval = 30;
 
 /* shown as a wait event */
@@ -54,11 +54,11 @@ worker_define_settings(void)
 {
 	DefineCustomIntVariable("kafka_ingest.max_batch_messages",
 	                        "Most messages that a micro-batch takes.", NULL,
-	                        &max_batch_messages, 100000, 1, 10000000, PGC_SIGHUP, 0, NULL, NULL,
-	                        NULL);
+	                        &max_batch_messages, 1000000, 1, 10000000, PGC_SIGHUP, 0, NULL,
+	                        NULL, NULL);
 	DefineCustomIntVariable("kafka_ingest.max_batch_size",
 	                        "Bytes of messages after which a micro-batch is full.", NULL,
-	                        &max_batch_kilobytes, 32768, 1, MAX_KILOBYTES, PGC_SIGHUP,
+	                        &max_batch_kilobytes, 65536, 1, MAX_KILOBYTES, PGC_SIGHUP,
 	                        GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("kafka_ingest.metadata_refresh_interval",
 	                        "Time between looks for new partitions and dropped streams.", NULL,

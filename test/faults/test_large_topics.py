@@ -9,7 +9,7 @@ from harness.processes import wait_until
 MEGABYTE = 1024 * 1024
 FETCHED_AHEAD = 16     # MB: queued_max_messages_kbytes below
 ONE_FETCH = 16         # MB: fetch_max_bytes below
-BATCH = 32             # MB: the default of kafka_ingest.max_batch_size
+BATCH = 64             # MB: the default of kafka_ingest.max_batch_size
 BASE = 60              # MB: the process itself, librdkafka's bookkeeping, what malloc keeps
 BATCH_OVERHEAD = 100   # bytes: of each message in a batch
 
