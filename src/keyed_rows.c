@@ -157,7 +157,7 @@ check_first_time(KeyedRows *rows, TupleTableSlot *existing)
 	HeapTupleHeader row = ((HeapTupleTableSlot *) existing)->tuple->t_data;
 
 	if (!TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(row)) ||
-	    HeapTupleHeaderGetCmin(row) != rows->estate->es_output_cid)
+	    HeapTupleHeaderGetCmin(row) < rows->estate->es_output_cid)
 		return;
 	ereport(ERROR,
 	        (errcode(ERRCODE_CARDINALITY_VIOLATION),
@@ -182,6 +182,8 @@ keyed_rows_find(KeyedRows *rows, TupleTableSlot *existing)
 		if (!index_getnext_slot(rows->scan, ForwardScanDirection, existing))
 			return false;
 	} while (wait_for_other(rows, existing));
+	/* the slot keeps the row's page; that of the index shall be free while the row is waited for */
+	index_rescan(rows->scan, rows->keys, rows->key_count, NULL, 0);
 	check_first_time(rows, existing);
 	return true;
 }

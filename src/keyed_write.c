@@ -81,7 +81,7 @@ may_write(ModifyTableState *node)
 	    list_length(columns) != RelationGetNumberOfAttributes(relation))
 		return false;
 
-	index = index_open(linitial_oid(target->ri_onConflictArbiterIndexes), NoLock);
+	index = index_open(linitial_oid(target->ri_onConflictArbiterIndexes), AccessShareLock);
 	serves = keyed_rows_index_serves(index);
 	index_close(index, NoLock);
 	return serves;
@@ -241,21 +241,49 @@ run_with_writers(QueryDesc *query, Oid our_table)
 	return rows;
 }
 
+/* The one statement of a plan that the executor can run; NULL: rules have made others, or none, of it. */
+static PlannedStmt *
+only_statement(CachedPlan *plan)
+{
+	PlannedStmt *statement;
+
+	if (list_length(plan->stmt_list) != 1)
+		return NULL;
+	statement = linitial_node(PlannedStmt, plan->stmt_list);
+	return statement->utilityStmt == NULL ? statement : NULL;
+}
+
+static uint64
+execute_by_spi(SPIPlanPtr plan, ParamListInfo parameters, DestReceiver *receiver)
+{
+	SPIExecuteOptions options = {.params = parameters, .dest = receiver};
+	int result = SPI_execute_plan_extended(plan, &options);
+
+	if (result < 0)
+		elog(ERROR, "could not write the batch: %s", SPI_result_code_string(result));
+	return SPI_processed;
+}
+
 uint64
 keyed_write_execute(SPIPlanPtr plan, ParamListInfo parameters, QueryEnvironment *environment,
                     Oid our_table, DestReceiver *receiver)
 {
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
 	CachedPlan *cached = GetCachedPlan(source, parameters, CurrentResourceOwner, environment);
+	PlannedStmt *statement = only_statement(cached);
 	QueryDesc *query;
 	uint64 rows;
 
+	if (statement == NULL)
+	{
+		ReleaseCachedPlan(cached, CurrentResourceOwner);
+		return execute_by_spi(plan, parameters, receiver);
+	}
 	/* what was written before shall be seen, and what is written now by those that follow */
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	query = CreateQueryDesc(linitial_node(PlannedStmt, cached->stmt_list), source->query_string,
-	                        GetActiveSnapshot(), InvalidSnapshot, receiver, parameters,
-	                        environment, 0);
+	query = CreateQueryDesc(statement, source->query_string, GetActiveSnapshot(),
+	                        InvalidSnapshot, receiver, parameters, environment, 0);
 	rows = run_with_writers(query, our_table);
 	FreeQueryDesc(query);
 	PopActiveSnapshot();

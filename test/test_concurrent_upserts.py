@@ -67,6 +67,21 @@ def test_a_lock_for_foreign_keys_is_in_nobodys_way(db, topic):
 
 
 @pytest.mark.usefixtures("stream")
+def test_vacuum_does_not_wait_for_a_stream_that_waits(db, topic):
+    """It needs every page of the index for itself."""
+    produce(topic, *((key, {"name": "more", "amount": key}) for key in range(100, 5000)))
+    assert_upserted(db, topic)
+    with db.connect() as other:
+        other.execute("BEGIN; SELECT 1 FROM target WHERE id = 10 FOR UPDATE")
+        produce(topic, (10, {"name": "new", "amount": -10}))
+        wait_until_blocked(db, other)
+        db.run("DELETE FROM target WHERE id > 2000")
+        db.run("VACUUM (INDEX_CLEANUP ON) target")
+        other.execute("COMMIT")
+    wait_until(lambda: (10, "new", -10) in rows(db), what="the stream goes on")
+
+
+@pytest.mark.usefixtures("stream")
 def test_a_stream_that_waits_can_be_stopped(db, topic):
     with db.connect() as other:
         other.execute("BEGIN; UPDATE target SET name = 'other' WHERE id = 10")

@@ -214,6 +214,25 @@ def test_partitions_generated_columns_triggers_and_foreign_keys(db, topic):
     assert f'Topic "{topic.name}", partition {500 % 3}, offset' in status.last_error_detail
 
 
+@pytest.mark.parametrize("action", ["INSTEAD NOTHING", "ALSO INSERT INTO gone VALUES (OLD.id)", "INSTEAD UPDATE target SET name = NULL WHERE id = OLD.id",
+                                    "ALSO NOTIFY gone"])
+def test_rules_on_delete(db, topic, action):
+    """What a tombstone does is the rule's to say."""
+    db.run("CREATE TABLE gone (id bigint)")
+    upsert_stream(db, topic, start=False)
+    db.run(f"CREATE RULE on_delete AS ON DELETE TO target DO {action}")
+    produce(topic, *((key, {"name": "x", "amount": key}) for key in range(5)))
+    db.call("start_stream")
+    db.process_all_available()
+    produce(topic, (1, None), (3, None))
+    db.process_all_available()
+    left = {"INSTEAD NOTHING": [(key, "x", key) for key in range(5)],
+            "INSTEAD UPDATE": [(key, None if key in (1, 3) else "x", key) for key in range(5)]}
+    assert rows(db) == left.get(" ".join(action.split()[:2]), [(key, "x", key) for key in (0, 2, 4)])
+    assert values(db, "SELECT id FROM gone ORDER BY id") == ([(1,), (3,)] if "INSERT" in action else [])
+    assert db.next_offsets() == topic.offsets()
+
+
 def test_a_bad_row_is_blamed_alone(db, topic):
     upsert_stream(db, topic, start=False,
                   target="CREATE TABLE target (id bigint PRIMARY KEY, name text, amount numeric CHECK (amount <> 13))")
