@@ -118,7 +118,9 @@ explain_error(ErrorData *error)
 		    pstrdup("This can't be done in a batch, whoever owns the stream: leave it "
 		            "out of procedures, triggers and functions.");
 
-	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+	/* a row that row security refuses has the same SQLSTATE, and a hint that says it already */
+	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE &&
+	    (error->hint == NULL || strstr(error->hint, "kafka.start_stream") == NULL))
 		error->hint = psprintf("%s Then kafka.start_stream goes on.",
 		                       error->hint != NULL ? error->hint
 		                                           : "The stream runs as its owner: grant that "

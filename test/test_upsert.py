@@ -260,7 +260,9 @@ def test_row_level_security(db, topic):
         produce(topic, (1, {"name": "x", "amount": 1}), (1, {"name": "y", "amount": 1}), (100, None))
         db.process_all_available()
         produce(topic, (60, {"name": "x", "amount": 1}))
-        assert db.wait_for_state("failed").last_error_sqlstate == "42501"
+        status = db.wait_for_state("failed")
+        assert status.last_error_sqlstate == "42501"
+        assert status.last_error_hint.count("kafka.start_stream") == 1
         db.call("drop_stream")
     finally:
         db.run("RESET ROLE")

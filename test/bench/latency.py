@@ -3,6 +3,9 @@
 test/run.sh bench.latency: at several rates, alone and while another stream works off a backlog, beside
 what the disk needs for a commit.  By environment:
 
+    OBSERVER (poll)    poll: a session looks for new rows again and again, and takes half a core for it; commit: the time at
+                       which PostgreSQL committed each row is read afterwards: what nobody looks at costs nothing, but
+                       the flush of the commit is still to come at that time
     RATES (100 1000)   messages/s
     SECONDS (20)       length of a measurement
     ROUNDS (3)         of each
@@ -37,7 +40,9 @@ def measure(db, broker, messages_per_second, seconds, name="trickle"):
     db.process_all_available(name)
 
     count = messages_per_second * seconds
+    polls = (os.environ.get("OBSERVER") or "poll") == "poll"
     sent = [0.0] * count
+    sent_at = [0.0] * count     # of the clock that PostgreSQL reads
     done = threading.Event()
 
     def produce():
@@ -46,6 +51,7 @@ def measure(db, broker, messages_per_second, seconds, name="trickle"):
         for number in range(count):
             done.wait(max(0.0, start + number / messages_per_second - time.perf_counter()))
             sent[number] = time.perf_counter()
+            sent_at[number] = time.time()
             producer.produce(name, b'{"id": %d}' % number)
             producer.poll(0)
         producer.flush(30)
@@ -54,6 +60,11 @@ def measure(db, broker, messages_per_second, seconds, name="trickle"):
     thread = threading.Thread(target=produce)
     thread.start()
     give_up = time.monotonic() + seconds + 60
+    if not polls:
+        thread.join()
+        wait_until(lambda: db.value(f"SELECT count(*) FROM {name}") == count, timeout=60, what="all are committed")
+        seen = {number: float(committed) - sent_at[number] for number, committed in
+                db.run(f"SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin)) FROM {name}")}
     with db.connect() as observer:
         while len(seen) < count and time.monotonic() < give_up:
             rows = observer.execute(f"SELECT id FROM {name} WHERE id >= %s", [len(seen)]).fetchall()
@@ -114,7 +125,7 @@ def backlog(db, count):
 
 def main(directory):
     count, seconds = size("ROWS", 2_000_000), size("SECONDS", 20)
-    db, broker = start_servers(directory, installed=sys.argv[1] if len(sys.argv) > 1 else None)
+    db, broker = start_servers(directory, {"track_commit_timestamp": "on"}, installed=sys.argv[1] if len(sys.argv) > 1 else None)
     db.create_topic_table("orders", rows.COLUMNS, name="orders_topic")
     broker.create_topic("orders", rows.PARTITIONS)
     rows.produce_again_and_again(count, broker.address, "orders", rows.PARTITIONS)
