@@ -4,10 +4,12 @@ import os
 import subprocess
 import time
 
+import confluent_kafka
 import psycopg
 
 from expectations import assert_exact, error
 from harness.database import Database
+from harness.postgres import WHEELS
 from harness.processes import wait_until
 
 
@@ -197,8 +199,11 @@ def test_offset_table_stays_small(db, topic):
     assert db.value("SELECT pg_relation_size('kafka.stream_offset')") <= 64 * 1024
 
 
-def test_librdkafka_is_named(db):
-    assert db.value("SELECT kafka.library_version()")[0].isdigit()
+def test_librdkafka_is_named(db, postgres):
+    version = db.value("SELECT kafka.library_version()")
+    assert version[0].isdigit()
+    if os.environ.get("LIBRDKAFKA") == "newest" and postgres.installation.version in WHEELS:
+        assert version == confluent_kafka.libversion()[0]
 
 
 def test_plain_psql_sees_the_help(db, postgres):
