@@ -245,7 +245,9 @@ use_signature(StateCall *call, const StateSignature *signature)
 	MemoryContextReset(call->support_context);
 	old_context = MemoryContextSwitchTo(call->support_context);
 	names = palloc(signature->length);
-	memcpy(names, signature->names, signature->length);
+	/* of an aggregate whose state depends on no types: none */
+	if (signature->length > 0)
+		memcpy(names, signature->names, signature->length);
 	call->signature = *signature;
 	call->signature.names = names;
 	call->support = state_signature_resolve(call->aggregate, &call->signature);
