@@ -48,6 +48,42 @@ header_arrays(const KafkaMessage *message, Datum *names, Datum *values)
 	                                             BYTEAOID, -1, false, TYPALIGN_INT));
 }
 
+int64
+dead_letter_count(const char *stream)
+{
+	Oid type = TEXTOID;
+	Datum name;
+	CatalogAccess access;
+	bool isnull;
+	int64 count;
+
+	catalog_begin(&access);
+	name = CStringGetTextDatum(stream);
+	(void) catalog_execute(SPI_OK_SELECT,
+	                       "SELECT count(*) FROM kafka.dead_letter WHERE stream = $1", 1, &type,
+	                       &name, NULL);
+	count =
+	    DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	catalog_end(&access);
+	return count;
+}
+
+/* Raises an error: both messages must be recorded, and there is one place. */
+pg_noreturn static void
+report_other_message(const char *stream, const char *topic, const KafkaMessage *message,
+                     const ErrorData *error)
+{
+	ereport(ERROR,
+	        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+	         errmsg("stream \"%s\" has a dead letter of another message at this place", stream),
+	         errdetail("Topic \"%s\", partition %d, offset %lld: the message that is there now "
+	                   "can't be written either: %s.",
+	                   topic, message->partition, (long long) message->offset, error->message),
+	         errhint(
+	             "The topic was recreated since. Use kafka.retry_dead_letters or "
+	             "kafka.discard_dead_letters for the old letter, then kafka.start_stream.")));
+}
+
 void
 dead_letter_store(const char *stream, const char *topic, const KafkaMessage *message,
                   const ErrorData *error)
@@ -60,6 +96,7 @@ dead_letter_store(const char *stream, const char *topic, const KafkaMessage *mes
 	Datum values[13] = {0};
 	char nulls[14] = "             ";
 	CatalogAccess access;
+	uint64 stored;
 
 	catalog_begin(&access);
 	values[0] = CStringGetTextDatum(stream);
@@ -92,7 +129,7 @@ dead_letter_store(const char *stream, const char *topic, const KafkaMessage *mes
 		                                     ? "create_time"
 		                                     : "log_append_time");
 
-	(void) catalog_execute_kept(
+	stored = catalog_execute_kept(
 	    &plan, SPI_OK_INSERT,
 	    "INSERT INTO kafka.dead_letter AS d (stream, topic, partition, \"offset\","
 	    " \"timestamp\", key, value, headers, error_sqlstate, error_message, error_detail,"
@@ -105,7 +142,11 @@ dead_letter_store(const char *stream, const char *topic, const KafkaMessage *mes
 	    " ON CONFLICT (stream, topic, partition, \"offset\") DO UPDATE SET"
 	    " error_sqlstate = excluded.error_sqlstate, error_message = excluded.error_message,"
 	    " error_detail = excluded.error_detail, attempts = d.attempts + 1,"
-	    " last_attempt = now()",
+	    " last_attempt = now() WHERE d.key IS NOT DISTINCT FROM excluded.key AND d.value IS NOT"
+	    " DISTINCT FROM excluded.value AND d.\"timestamp\" IS NOT DISTINCT FROM"
+	    " excluded.\"timestamp\"",
 	    lengthof(types), types, values, nulls);
 	catalog_end(&access);
+	if (stored == 0)
+		report_other_message(stream, topic, message, error);
 }

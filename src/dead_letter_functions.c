@@ -292,9 +292,21 @@ check_message_is_there(const Stream *stream, const char *topic, int32 partition,
 	KafkaConsumer *consumer =
 	    stream_open_lookup_consumer(schema->server_id, topic, stream->owner);
 	KafkaPartitionOffset end = {.partition = partition, .timestamp_ms = KAFKA_OFFSET_LATEST};
+	KafkaPartitionOffset start = {.partition = partition,
+	                              .timestamp_ms = KAFKA_OFFSET_EARLIEST};
 
 	kafka_consumer_lookup_offsets(consumer, &end, 1);
+	kafka_consumer_lookup_offsets(consumer, &start, 1);
 	kafka_consumer_close(consumer);
+	if (offset < start.offset)
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		         errmsg("there is no message at offset %lld of partition %d of topic \"%s\"",
+		                (long long) offset, partition, topic),
+		         errdetail("The log of the partition starts at offset %lld: what was before is "
+		                   "lost.",
+		                   (long long) start.offset),
+		         errhint("See kafka.verify_stream, and fail_on_data_loss.")));
 	if (offset >= end.offset)
 		ereport(ERROR,
 		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -10,8 +10,10 @@
  */
 #include "compat.h"
 
+#include "dead_letter.h"
 #include "access/xact.h"
 #include "checkpoint.h"
+#include "dead_letter.h"
 #include "function_arguments.h"
 #include "micro_batch.h"
 #include "progress.h"
@@ -322,6 +324,22 @@ kafka_alter_stream_owner(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* What a stream that is read anew still has of messages that it could not write. */
+static void
+tell_of_kept_letters(const Stream *stream)
+{
+	int64 letters = dead_letter_count(stream->name);
+
+	if (letters > 0)
+		ereport(NOTICE,
+		        (errmsg("stream \"%s\" keeps " INT64_FORMAT " dead letter(s)", stream->name,
+		                letters),
+		         errdetail("Where the stream reads a message again and can write it now, its "
+		                   "letter stays."),
+		         errhint("Use kafka.discard_dead_letters for those: kafka.retry_dead_letters "
+		                 "would write them a second time.")));
+}
+
 Datum
 kafka_reset_stream(PG_FUNCTION_ARGS)
 {
@@ -334,6 +352,7 @@ kafka_reset_stream(PG_FUNCTION_ARGS)
 	stream_check_objects(stream);
 	pin_start_positions(stream, &options);
 	sink_reset_objects(stream);
+	tell_of_kept_letters(stream);
 	if (runs_here(stream))
 		start_at_commit(stream);
 	PG_RETURN_VOID();
@@ -352,8 +371,14 @@ kafka_drop_stream(PG_FUNCTION_ARGS)
 		ereport(NOTICE, (errmsg("stream \"%s\" does not exist, skipping", name)));
 	else
 	{
+		int64 letters = dead_letter_count(name);
+
 		sink_drop_objects(stream);
 		stream_delete(stream);
+		if (letters > 0)
+			ereport(NOTICE, (errmsg("stream \"%s\" had " INT64_FORMAT
+			                        " dead letter(s), which are gone with it",
+			                        name, letters)));
 	}
 	PG_RETURN_VOID();
 }

@@ -38,10 +38,14 @@ topic_end(const Stream *stream, const TopicSchema *schema, int *count)
 	return ends;
 }
 
-/* Partitions that are not there yet count as behind, unless there is nothing in them. */
+/*
+ * Partitions that are not there yet count as behind, unless there is nothing in them; so do those
+ * whose log ended before the checkpoint when it was looked at ("before"), until the worker has
+ * seen that it is another log.
+ */
 static int
-partitions_behind(const Checkpoint *checkpoint, const KafkaPartitionOffset *ends, int count,
-                  int64 *messages)
+partitions_behind(const Checkpoint *checkpoint, const Checkpoint *before,
+                  const KafkaPartitionOffset *ends, int count, int64 *messages)
 {
 	int behind = 0;
 
@@ -55,6 +59,9 @@ partitions_behind(const Checkpoint *checkpoint, const KafkaPartitionOffset *ends
 			behind++;
 			*messages += ends[i].offset - position;
 		}
+		else if (position > ends[i].offset && i < before->count &&
+		         before->positions[i].next_offset == position)
+			behind++;
 	}
 	return behind;
 }
@@ -67,6 +74,7 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 	MemoryContext scratch;
 	MemoryContext old_context;
 	TopicSchema *schema;
+	Checkpoint *before;
 	KafkaPartitionOffset *ends;
 	TimestampTz deadline;
 	TimestampTz closing = DT_NOBEGIN; /* watermark when all had been read */
@@ -90,6 +98,8 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 		                errdetail("Its worker starts when the transaction commits."),
 		                errhint("Use COMMIT before kafka.process_all_available.")));
 	schema = topic_schema_load(stream_query_topic_table(stream->source));
+	/* before the ends: what has been read by now must be in the log */
+	before = checkpoint_load(stream->name, schema->topic);
 	ends = topic_end(stream, schema, &count);
 
 	scratch = AllocSetContextCreate(CurrentMemoryContext, "kafka progress check",
@@ -105,7 +115,7 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 		stream = stream_load_owned(name, false);
 		checkpoint = checkpoint_load(stream->name, schema->topic);
 
-		behind = partitions_behind(checkpoint, ends, count, &messages);
+		behind = partitions_behind(checkpoint, before, ends, count, &messages);
 		/* windows that the last messages have closed are still to come out */
 		if (behind == 0)
 		{
