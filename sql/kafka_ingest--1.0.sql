@@ -291,12 +291,12 @@ CREATE FUNCTION kafka.reset_stream(
     RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_reset_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.reset_stream(text, text, timestamptz, text, text) IS
-    'forgets the checkpoint of a stream and pins new start positions; rows already in the target stay';
+    'forgets the checkpoint of a stream and pins new start positions; rows already in the target stay, and so do dead letters (a notice says how many)';
 
 CREATE FUNCTION kafka.drop_stream(name text, if_exists boolean DEFAULT false) RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_drop_stream' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.drop_stream(text, boolean) IS
-    'stops a stream and removes it with its checkpoint; the target table stays';
+    'stops a stream and removes it with its checkpoint and its dead letters (a notice says how many); the target table stays';
 
 CREATE FUNCTION kafka.process_all_available(name text, timeout interval DEFAULT '60 s') RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_process_all_available' LANGUAGE C VOLATILE CALLED ON NULL INPUT;

@@ -111,15 +111,28 @@ run_to_completion(QueryDesc *query)
 #endif
 }
 
+/*
+ * ExecInsertIndexTuples() of all versions.  conflict: NULL, or where a conflict in one of the
+ * "arbiters" shows, which is an error otherwise; only_summarizing is for updates since 16.
+ */
+static inline List *
+make_index_entries(ResultRelInfo *relation, TupleTableSlot *slot, EState *estate, bool update,
+                   bool *conflict, List *arbiters, bool only_summarizing)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecInsertIndexTuples(relation, slot, estate, update, conflict != NULL, conflict,
+	                             arbiters, only_summarizing);
+#else
+	return ExecInsertIndexTuples(relation, slot, estate, update, conflict != NULL, conflict,
+	                             arbiters);
+#endif
+}
+
 /* Index entries of a freshly inserted row; returns indexes to recheck. */
 static inline List *
 insert_index_tuples(ResultRelInfo *relation, TupleTableSlot *slot, EState *estate)
 {
-#if PG_VERSION_NUM >= 160000
-	return ExecInsertIndexTuples(relation, slot, estate, false, false, NULL, NIL, false);
-#else
-	return ExecInsertIndexTuples(relation, slot, estate, false, false, NULL, NIL);
-#endif
+	return make_index_entries(relation, slot, estate, false, NULL, NIL, false);
 }
 
 /* --- writing by key --- */
@@ -162,12 +175,7 @@ static inline List *
 insert_index_tuples_unless_conflict(ResultRelInfo *relation, TupleTableSlot *slot,
                                     EState *estate, bool *conflict, List *arbiters)
 {
-#if PG_VERSION_NUM >= 160000
-	return ExecInsertIndexTuples(relation, slot, estate, false, true, conflict, arbiters,
-	                             false);
-#else
-	return ExecInsertIndexTuples(relation, slot, estate, false, true, conflict, arbiters);
-#endif
+	return make_index_entries(relation, slot, estate, false, conflict, arbiters, false);
 }
 
 /* Index entries of a row that was updated. */
@@ -176,13 +184,16 @@ update_index_tuples(ResultRelInfo *relation, TupleTableSlot *slot, EState *estat
                     IndexesToUpdate indexes)
 {
 #if PG_VERSION_NUM >= 160000
-	if (indexes != TU_None)
-		list_free(ExecInsertIndexTuples(relation, slot, estate, true, false, NULL, NIL,
-		                                indexes == TU_Summarizing));
+	bool any = indexes != TU_None;
+	bool only_summarizing = indexes == TU_Summarizing;
 #else
-	if (indexes)
-		list_free(ExecInsertIndexTuples(relation, slot, estate, true, false, NULL, NIL));
+	bool any = indexes;
+	bool only_summarizing = false;
 #endif
+
+	if (any)
+		list_free(
+		    make_index_entries(relation, slot, estate, true, NULL, NIL, only_summarizing));
 }
 
 /* --- 17: named wait events for extensions; the process number has its own variable --- */

@@ -298,25 +298,23 @@ check_message_is_there(const Stream *stream, const char *topic, int32 partition,
 	kafka_consumer_lookup_offsets(consumer, &end, 1);
 	kafka_consumer_lookup_offsets(consumer, &start, 1);
 	kafka_consumer_close(consumer);
-	if (offset < start.offset)
-		ereport(ERROR,
-		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		         errmsg("there is no message at offset %lld of partition %d of topic \"%s\"",
-		                (long long) offset, partition, topic),
-		         errdetail("The log of the partition starts at offset %lld: what was before is "
-		                   "lost.",
-		                   (long long) start.offset),
-		         errhint("See kafka.verify_stream, and fail_on_data_loss.")));
-	if (offset >= end.offset)
-		ereport(ERROR,
-		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		         errmsg("there is no message at offset %lld of partition %d of topic \"%s\"",
-		                (long long) offset, partition, topic),
-		         errdetail("Stream \"%s\" has read that partition up to its end, offset %lld.",
-		                   stream->name, (long long) end.offset),
-		         errhint(
-		             "The detail of the stream's error names the message that it failed at: "
-		             "see kafka.stream_status.")));
+	if (offset >= start.offset && offset < end.offset)
+		return;
+	ereport(
+	    ERROR,
+	    (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+	     errmsg("there is no message at offset %lld of partition %d of topic \"%s\"",
+	            (long long) offset, partition, topic),
+	     offset < start.offset
+	         ? errdetail("The log of the partition starts at offset %lld: what was before "
+	                     "is lost.",
+	                     (long long) start.offset)
+	         : errdetail("Stream \"%s\" has read that partition up to its end, offset %lld.",
+	                     stream->name, (long long) end.offset),
+	     offset < start.offset
+	         ? errhint("See kafka.verify_stream, and fail_on_data_loss.")
+	         : errhint("The detail of the stream's error names the message that it failed "
+	                   "at: see kafka.stream_status.")));
 }
 
 Datum

@@ -281,16 +281,24 @@ insert_pending(KeyedRows *rows)
 	rows->pending_bytes = 0;
 }
 
+/* What RETURNING shall see as xmax of a row that is in memory; returns the row. */
+static HeapTuple
+show_xmax(TupleTableSlot *row, TransactionId xmax)
+{
+	bool should_free;
+	HeapTuple tuple = ExecFetchSlotHeapTuple(row, true, &should_free);
+
+	Assert(!should_free);
+	HeapTupleHeaderSetXmax(tuple->t_data, xmax);
+	return tuple;
+}
+
 /* Leaves the new row in its slot, to be inserted with others. */
 static void
 keep_pending(KeyedRows *rows)
 {
-	bool should_free;
-	HeapTuple tuple = ExecFetchSlotHeapTuple(rows->new_row, true, &should_free);
+	HeapTuple tuple = show_xmax(rows->new_row, InvalidTransactionId);
 
-	Assert(!should_free);
-	/* RETURNING shall see that nobody has updated it */
-	HeapTupleHeaderSetXmax(tuple->t_data, InvalidTransactionId);
 	rows->pending_count++;
 	rows->pending_bytes += tuple->t_len;
 	if (rows->pending_count == PENDING_ROWS || rows->pending_bytes > PENDING_BYTES)
@@ -329,6 +337,8 @@ keyed_rows_update(KeyedRows *rows, TupleTableSlot *existing, TupleTableSlot *row
 	}
 	if (rows->table->ri_NumIndices > 0)
 		update_index_tuples(rows->table, row, rows->estate, indexes);
+	/* as of one that ON CONFLICT had locked before */
+	(void) show_xmax(row, GetCurrentTransactionId());
 	return true;
 }
 

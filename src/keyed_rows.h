@@ -51,7 +51,7 @@ extern bool keyed_rows_insert(KeyedRows *rows);
 
 /*
  * Makes the row that was found another one; false when it was changed by somebody else in the
- * meantime.  Raises what the table's constraints and other unique indexes say.
+ * meantime.  Its xmax is not 0 then, in the slot.  Raises what the table's constraints and other unique indexes say.
  */
 extern bool keyed_rows_update(KeyedRows *rows, TupleTableSlot *existing, TupleTableSlot *row);
 

@@ -30,7 +30,7 @@ typedef struct KeyedWriter
 	ModifyTableState *node;
 	ResultRelInfo *target;
 	bool ours_alone;
-	KeyedRows *rows; /* NULL before the first row and after the last */
+	KeyedRows *rows; /* NULL before the first row */
 } KeyedWriter;
 
 /* Those of the statement that runs: an executor node has no place for them. */
@@ -88,17 +88,6 @@ may_write(ModifyTableState *node)
 }
 
 /* --- writing --- */
-
-/* Says of a row that it was updated, as xmax of one does that ON CONFLICT had locked before. */
-static void
-mark_as_updated(TupleTableSlot *row)
-{
-	bool should_free;
-	HeapTuple tuple = ExecFetchSlotHeapTuple(row, true, &should_free);
-
-	Assert(!should_free);
-	HeapTupleHeaderSetXmax(tuple->t_data, GetCurrentTransactionId());
-}
 
 /* Writes the row that was taken; what it is now, or NULL if the statement's WHERE leaves the old one. */
 static TupleTableSlot *
@@ -179,8 +168,6 @@ next_written_row(PlanState *state)
 			state->state->es_processed++;
 		if (returning != NULL)
 		{
-			if (written == writer->target->ri_onConflict->oc_ProjSlot)
-				mark_as_updated(written);
 			returning->pi_exprContext->ecxt_scantuple = written;
 			returning->pi_exprContext->ecxt_outertuple = input;
 			return ExecProject(returning);

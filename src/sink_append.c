@@ -252,21 +252,6 @@ row_buffer_receive(TupleTableSlot *row, DestReceiver *receiver)
 	return true;
 }
 
-static void
-row_buffer_startup(DestReceiver *receiver, int operation, TupleDesc descriptor)
-{
-}
-
-static void
-row_buffer_shutdown(DestReceiver *receiver)
-{
-}
-
-static void
-row_buffer_destroy(DestReceiver *receiver)
-{
-}
-
 /*
  * Runs the input of a plain INSERT into a row buffer; returns the number of rows.
  * sort_indexes: entries of indexes may come after all rows.
@@ -285,11 +270,8 @@ sink_insert_buffered(PlannedStmt *insert, ModifyTable *node, TopicScanBatch *mes
 	select->commandType = CMD_SELECT;
 	select->planTree = outerPlan(node);
 
+	buffer->receiver = *None_Receiver;
 	buffer->receiver.receiveSlot = row_buffer_receive;
-	buffer->receiver.rStartup = row_buffer_startup;
-	buffer->receiver.rShutdown = row_buffer_shutdown;
-	buffer->receiver.rDestroy = row_buffer_destroy;
-	buffer->receiver.mydest = DestNone;
 	buffer->messages = messages;
 
 	query = CreateQueryDesc(select, "", GetActiveSnapshot(), InvalidSnapshot, &buffer->receiver,

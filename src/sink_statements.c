@@ -155,31 +155,18 @@ receive_numbers(TupleTableSlot *row, DestReceiver *self)
 	return true;
 }
 
-static void
-receiver_startup(DestReceiver *self, int operation, TupleDesc descriptor)
-{
-}
-
-static void
-receiver_nothing(DestReceiver *self)
-{
-}
-
 /* Runs one of the statements, and adds its numbers to the batch's. */
 static void
 run(const StatementSink *sink, SPIPlanPtr plan, const StreamWatermark *watermark,
     SinkBatch *batch)
 {
 	TimestampTz values[2] = {watermark->previous, watermark->watermark};
-	NumbersReceiver result = {.receiver = {.receiveSlot = receive_numbers,
-	                                       .rStartup = receiver_startup,
-	                                       .rShutdown = receiver_nothing,
-	                                       .rDestroy = receiver_nothing,
-	                                       .mydest = DestNone}};
+	NumbersReceiver result = {.receiver = *None_Receiver};
 	ParamListInfo parameters;
 
 	if (plan == NULL)
 		return;
+	result.receiver.receiveSlot = receive_numbers;
 	parameters = makeParamList(lengthof(values));
 	for (int i = 0; i < lengthof(values); i++)
 		parameters->params[i] = (ParamExternData){.value = TimestampTzGetDatum(values[i]),

@@ -10,7 +10,6 @@
  */
 #include "compat.h"
 
-#include "dead_letter.h"
 #include "access/xact.h"
 #include "checkpoint.h"
 #include "dead_letter.h"

@@ -122,16 +122,6 @@ receive_row(TupleTableSlot *row, DestReceiver *receiver)
 	return true;
 }
 
-static void
-receiver_startup(DestReceiver *receiver, int operation, TupleDesc descriptor)
-{
-}
-
-static void
-receiver_nothing(DestReceiver *receiver)
-{
-}
-
 UpsertRows *
 upsert_rows_begin(const UpsertTarget *target, const char *topic, TopicScanBatch *batch)
 {
@@ -158,11 +148,8 @@ upsert_rows_begin(const UpsertTarget *target, const char *topic, TopicScanBatch 
 	rows->sort =
 	    tuplesort_begin_heap(target->row_type, count, attributes, operators, collations,
 	                         nulls_first, memory_kb(), NULL, TUPLESORT_NONE);
+	rows->receiver = *None_Receiver;
 	rows->receiver.receiveSlot = receive_row;
-	rows->receiver.rStartup = receiver_startup;
-	rows->receiver.rShutdown = receiver_nothing;
-	rows->receiver.rDestroy = receiver_nothing;
-	rows->receiver.mydest = DestNone;
 	return rows;
 }
 

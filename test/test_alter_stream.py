@@ -218,10 +218,9 @@ def test_another_target_for_groups_that_are_there(db, topic):
     db.create_stream(**GROUPS)
     topic.produce({"name": "a"}, {"name": "b"})
     db.process_all_available()
-    notices = []
-    db.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
-    db.call("alter_stream", target="other")
-    assert notices == ['target "other" gets the groups that change from now on']
+    with db.notices() as notices:
+        db.call("alter_stream", target="other")
+    assert [notice.message_primary for notice in notices] == ['target "other" gets the groups that change from now on']
     topic.produce({"name": "a"})
     db.process_all_available()
     assert db.run("SELECT * FROM other") == [("a", 2)]

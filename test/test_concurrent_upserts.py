@@ -1,5 +1,6 @@
 """Other sessions write rows of the target while a stream in mode update does."""
 
+import contextlib
 import random
 import threading
 
@@ -12,10 +13,16 @@ from upserts import assert_upserted, produce, rows, upsert_stream
 TARGET = "CREATE TABLE target (id bigint PRIMARY KEY, name text, amount numeric); CREATE INDEX ON target (name, amount)"
 
 
-def wait_until_blocked(db, by):
-    """by: the session in whose way the stream's worker must be."""
-    wait_until(lambda: by.info.backend_pid in db.value("SELECT pg_blocking_pids(%s)", db.worker_pid()),
-               what="the stream waits for the other session")
+@contextlib.contextmanager
+def in_the_way(db, topic, statement, *changes):
+    """Another session, whose open transaction has run the statement, and for which the stream waits with these changes."""
+    with db.connect() as other:
+        other.execute("BEGIN")
+        other.execute(statement)
+        produce(topic, *changes)
+        wait_until(lambda: other.info.backend_pid in db.value("SELECT pg_blocking_pids(%s)", db.worker_pid()),
+                   what="the stream waits for the other session")
+        yield other
 
 
 def assert_indexes_agree(db):
@@ -47,11 +54,7 @@ def stream(db, topic):
 ], ids=lambda statement: statement.replace(" ", "_")[:30])
 def test_waits_for_whoever_is_at_a_row(db, topic, statement, end):
     """The stream's row comes after the other session's, whatever became of that."""
-    with db.connect() as other:
-        other.execute("BEGIN")
-        other.execute(statement)
-        produce(topic, *((key, {"name": "new", "amount": -key}) for key in (1, 10, 20, 100)))
-        wait_until_blocked(db, other)
+    with in_the_way(db, topic, statement, *((key, {"name": "new", "amount": -key}) for key in (1, 10, 20, 100))) as other:
         other.execute(end)
     assert_upserted(db, topic)
     assert_indexes_agree(db)
@@ -71,10 +74,7 @@ def test_vacuum_does_not_wait_for_a_stream_that_waits(db, topic):
     """It needs every page of the index for itself."""
     produce(topic, *((key, {"name": "more", "amount": key}) for key in range(100, 5000)))
     assert_upserted(db, topic)
-    with db.connect() as other:
-        other.execute("BEGIN; SELECT 1 FROM target WHERE id = 10 FOR UPDATE")
-        produce(topic, (10, {"name": "new", "amount": -10}))
-        wait_until_blocked(db, other)
+    with in_the_way(db, topic, "SELECT 1 FROM target WHERE id = 10 FOR UPDATE", (10, {"name": "new", "amount": -10})) as other:
         db.run("DELETE FROM target WHERE id > 2000")
         db.run("VACUUM (INDEX_CLEANUP ON) target")
         other.execute("COMMIT")
@@ -83,10 +83,7 @@ def test_vacuum_does_not_wait_for_a_stream_that_waits(db, topic):
 
 @pytest.mark.usefixtures("stream")
 def test_a_stream_that_waits_can_be_stopped(db, topic):
-    with db.connect() as other:
-        other.execute("BEGIN; UPDATE target SET name = 'other' WHERE id = 10")
-        produce(topic, (10, {"name": "new", "amount": -10}))
-        wait_until_blocked(db, other)
+    with in_the_way(db, topic, "UPDATE target SET name = 'other' WHERE id = 10", (10, {"name": "new", "amount": -10})) as other:
         db.call("stop_stream")
         other.execute("COMMIT")
     assert (10, "other", 10) in rows(db)

@@ -11,12 +11,6 @@ from expectations import assert_exact, error
 from harness.processes import wait_until
 
 
-def recreate(kafka, topic, partitions=None):
-    kafka.delete_topic(topic.name)
-    kafka.create_topic(topic.name, partitions or topic.partitions)
-    topic.partitions_added(partitions or topic.partitions)
-
-
 def losses(db):
     """What stream_progress shows: (start_offsets, end_offsets, lost_offsets), oldest first."""
     return db.run("""SELECT start_offsets, end_offsets, lost_offsets FROM kafka.stream_progress
@@ -169,7 +163,7 @@ def test_unread_messages_of_a_deleted_topic_are_counted(db, new_topic, kafka):
     db.create_stream(max_offsets_per_trigger=20, trigger_interval="1 hour", fail_on_data_loss=False)
     db.wait_for("SELECT count(*) FROM target", 20)
     db.call("stop_stream")
-    recreate(kafka, topic)
+    kafka.recreate_topic(topic)
     topic.produce_all({"value": {"id": n}} for n in range(500, 505))
     db.call("alter_stream", trigger_interval="0 s")
     db.call("start_stream")
@@ -260,7 +254,7 @@ def test_somebody_elses_data_corrupted_confirms_no_loss(db, new_topic, kafka, po
     with db.connect(autocommit=False) as session:
         session.execute("LOCK TABLE kafka.stream")  # the next attempt waits for this
         session.execute("TRUNCATE damaged")
-        recreate(kafka, topic)
+        kafka.recreate_topic(topic)
         topic.produce_sequence(5, first=100)
         session.commit()
     wait_for_ids(db, [*range(1, 21), *range(100, 105)])

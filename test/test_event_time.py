@@ -174,11 +174,11 @@ def test_a_window_that_a_trigger_refuses(db, new_topic):
 def test_a_watermark_without_a_window_changes_nothing(db, new_topic):
     """As in Spark: accepted, no message is late, no state is forgotten."""
     topic = new_topic(1)
-    notices = []
-    db.connection.add_notice_handler(lambda notice: notices.append((notice.message_primary, notice.message_hint)))
-    create(db, topic, mode="update", delay="0 s", query="SELECT customer, count(*) AS n FROM topic GROUP BY customer",
-           target="CREATE TABLE target (customer text PRIMARY KEY, n bigint)")
-    assert [(message, "date_bin()" in hint) for message, hint in notices if "watermark" in message] == [
+    with db.notices() as notices:
+        create(db, topic, mode="update", delay="0 s", query="SELECT customer, count(*) AS n FROM topic GROUP BY customer",
+               target="CREATE TABLE target (customer text PRIMARY KEY, n bigint)")
+    assert [(notice.message_primary, "date_bin()" in notice.message_hint) for notice in notices
+            if "watermark" in notice.message_primary] == [
         ('watermark of stream "s" has nothing to close', True)]
     send(db, topic, at(1, customer="a"))
     send(db, topic, at(600, customer="b"))

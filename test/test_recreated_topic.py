@@ -8,9 +8,7 @@ from harness.processes import wait_until
 
 def recreate(kafka, topic, messages):
     """Deletes the topic, creates it anew and writes more messages than before."""
-    kafka.delete_topic(topic.name)
-    kafka.create_topic(topic.name, topic.partitions)
-    topic.partitions_added(topic.partitions)
+    kafka.recreate_topic(topic)
     topic.produce_all({"value": {"id": n}, "partition": n % topic.partitions} for n in messages)
 
 

@@ -5,25 +5,6 @@ import pytest
 from expectations import error
 
 
-def recreate(kafka, topic):
-    kafka.delete_topic(topic.name)
-    kafka.create_topic(topic.name, topic.partitions)
-    topic.partitions_added(topic.partitions)
-
-
-def notices_of(db, run):
-    """What is said while run() is at work."""
-    notices = []
-
-    def note(notice):
-        notices.append(notice.message_primary)
-
-    db.connection.add_notice_handler(note)
-    run()
-    db.connection.remove_notice_handler(note)
-    return notices
-
-
 def letters(db):
     return db.run('SELECT "offset", value, attempts FROM kafka.dead_letter ORDER BY 1')
 
@@ -44,7 +25,7 @@ def bad(db, new_topic):
 def test_two_messages_at_one_place(db, bad, kafka, how):
     """A letter is never taken for that of another message: neither is lost, and the stream says what to do."""
     db.call("stop_stream")
-    recreate(kafka, bad)
+    kafka.recreate_topic(bad)
     bad.produce_all([{"value": b'{"id": "new"}'}])
     db.call("start_stream")
     status = db.wait_for_state("failed", timeout=60)
@@ -72,10 +53,14 @@ def test_two_messages_at_one_place(db, bad, kafka, how):
 
 
 def test_letters_are_told_of(db, bad):
-    assert notices_of(db, lambda: db.call("reset_stream")) == ['stream "s" keeps 1 dead letter(s)']
+    with db.notices() as notices:
+        db.call("reset_stream")
+    assert [notice.message_primary for notice in notices] == ['stream "s" keeps 1 dead letter(s)']
     db.process_all_available()
     assert letters(db) == [(0, b'{"id": "old"}', 2)]
-    assert notices_of(db, lambda: db.call("drop_stream")) == ['stream "s" had 1 dead letter(s), which are gone with it']
+    with db.notices() as notices:
+        db.call("drop_stream")
+    assert [notice.message_primary for notice in notices] == ['stream "s" had 1 dead letter(s), which are gone with it']
 
 
 @pytest.mark.parametrize("fails", [True, False])
@@ -86,7 +71,7 @@ def test_process_all_available_of_a_shorter_log(db, new_topic, kafka, fails):
     db.create_stream(fail_on_data_loss=fails)
     db.process_all_available()
     db.call("stop_stream")
-    recreate(kafka, topic)
+    kafka.recreate_topic(topic)
     topic.produce_all({"value": {"id": n}} for n in range(500, 503))
     db.call("start_stream")
     if fails:

@@ -1,6 +1,7 @@
 """One database of a test, with short words for what tests do to it."""
 
 import collections
+import contextlib
 import itertools
 
 import psycopg
@@ -9,6 +10,8 @@ from psycopg import sql
 from harness.processes import wait_until
 
 _numbers = itertools.count(1)
+
+Notice = collections.namedtuple("Notice", "message_primary message_hint")
 
 
 class Database:
@@ -60,6 +63,21 @@ class Database:
             return False
         self.run(f"CREATE EXTENSION {name}")
         return True
+
+    @contextlib.contextmanager
+    def notices(self):
+        """Gives a list of what is said until it ends, each a Notice."""
+        notices = []
+
+        def note(notice):
+            # its fields are gone with the result that it came with
+            notices.append(Notice(notice.message_primary, notice.message_hint))
+
+        self.connection.add_notice_handler(note)
+        try:
+            yield notices
+        finally:
+            self.connection.remove_notice_handler(note)
 
     def column(self, statement, *parameters):
         return [row[0] for row in self.run(statement, *parameters)]

@@ -222,6 +222,12 @@ class Broker:
         wait_until(lambda: name not in self.admin().list_topics(timeout=10).topics,
                    what=f"topic {name} is gone")
 
+    def recreate_topic(self, topic, partitions=None):
+        """Deletes a Topic and creates it anew, empty."""
+        self.delete_topic(topic.name)
+        self.create_topic(topic.name, partitions or topic.partitions)
+        topic.partitions_added(partitions or topic.partitions)
+
     def _wait_for_partitions(self, name, total):
         def all_have_leaders():
             topic = self.admin().list_topics(timeout=10).topics.get(name)
