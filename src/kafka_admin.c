@@ -80,7 +80,7 @@ topic_id_text(const rd_kafka_Uuid_t *id, char *text, size_t size)
 }
 
 char *
-kafka_consumer_topic_id(KafkaConsumer *consumer)
+kafka_consumer_topic_id(KafkaConsumer *consumer, uint32 *requests)
 {
 	const char *name = consumer->topic_name;
 	rd_kafka_TopicCollection_t *names = rd_kafka_TopicCollection_of_topic_names(&name, 1);
@@ -91,12 +91,17 @@ kafka_consumer_topic_id(KafkaConsumer *consumer)
 	char text[64];
 	bool found = false;
 
+	*requests = kafka_consumer_metadata_requests(consumer);
+
 	rd_kafka_DescribeTopics(consumer->client, names, options, queue);
 	rd_kafka_AdminOptions_destroy(options);
 	rd_kafka_TopicCollection_destroy(names);
 	answer = wait_for_answer(consumer, queue);
 	if (answer == NULL)
 		kafka_consumer_raise_unreachable(consumer);
+	/* this was one, too; another that was sent meanwhile may have a later answer */
+	if (kafka_consumer_metadata_requests(consumer) != *requests)
+		(*requests)++;
 	if (rd_kafka_event_error(answer) == RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
 		size_t count;
@@ -116,8 +121,9 @@ kafka_consumer_topic_id(KafkaConsumer *consumer)
 #else
 
 char *
-kafka_consumer_topic_id(KafkaConsumer *consumer)
+kafka_consumer_topic_id(KafkaConsumer *consumer, uint32 *requests)
 {
+	*requests = kafka_consumer_metadata_requests(consumer);
 	return NULL; /* the library does not tell */
 }
 

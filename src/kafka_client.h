@@ -11,6 +11,7 @@
 #include "postgres.h"
 #include "lib/ilist.h"
 #include "nodes/bitmapset.h"
+#include "port/atomics.h"
 #include "portability/instr_time.h"
 
 #include "kafka_consumer.h"
@@ -62,7 +63,8 @@ struct KafkaConsumer
 	rd_kafka_topic_t *topic;
 	rd_kafka_queue_t *fetch_queue;
 	rd_kafka_queue_t *main_queue;
-	int wake_pipe[2]; /* librdkafka writes when a queue gets non-empty */
+	int wake_pipe[2];                   /* librdkafka writes when a queue gets non-empty */
+	pg_atomic_uint32 metadata_requests; /* counted by the library's threads */
 	int reserved_descriptors;
 	Bitmapset *started; /* partitions being fetched */
 
@@ -106,6 +108,11 @@ extern void kafka_message_batches_release(KafkaConsumer *consumer);
 extern void kafka_flow_start(KafkaConsumer *consumer, const KafkaConnection *connection);
 /* Messages of so many bytes have been taken out of the fetch queue. */
 extern void kafka_flow_taken(KafkaConsumer *consumer, size_t bytes);
+
+/* kafka_metadata.c */
+
+/* Counts requests in consumer->metadata_requests; false: the library refuses. */
+extern bool kafka_metadata_install(rd_kafka_conf_t *configuration, KafkaConsumer *consumer);
 
 /* kafka_peer.c */
 

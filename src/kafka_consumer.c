@@ -120,11 +120,13 @@ create_client(KafkaConsumer *consumer, const KafkaConnection *connection, char *
 	bool accepted;
 	ListCell *cell;
 
+	strlcpy(reason, "Out of memory", size);
+	accepted = kafka_metadata_install(configuration, consumer);
 	kafka_report_install(configuration, consumer);
 	kafka_peer_install(configuration, consumer->peer);
 	kafka_resolve_install(configuration);
-	accepted = apply_settings(configuration, default_settings, lengthof(default_settings),
-	                          reason, size);
+	accepted = accepted && apply_settings(configuration, default_settings,
+	                                      lengthof(default_settings), reason, size);
 	foreach (cell, connection->properties)
 	{
 		KafkaProperty *property = lfirst(cell);

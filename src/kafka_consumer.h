@@ -138,11 +138,20 @@ extern bool kafka_consumer_reachable(KafkaConsumer *consumer, int timeout_ms);
 extern const char *kafka_consumer_cluster_id(KafkaConsumer *consumer);
 
 /*
- * The topic's id, which another topic of the same name does not have; palloc'd.  NULL when
- * the library (before 2.3) or the cluster doesn't tell.  Raises no error for that, but those
- * of look-ups when nothing answers.
+ * Number of questions about topics that this consumer has asked the cluster so far, for whatever
+ * reason.  No event or message of another topic of the same name is returned before
+ * one was asked that has been answered with that topic.  kafka_consumer_wait() ends
+ * when one is asked.
  */
-extern char *kafka_consumer_topic_id(KafkaConsumer *consumer);
+extern uint32 kafka_consumer_metadata_requests(KafkaConsumer *consumer);
+
+/*
+ * The topic's id, which another topic of the same name does not have; palloc'd.  NULL when
+ * the library (before 2.3) or the cluster doesn't tell.  *requests is what
+ * kafka_consumer_metadata_requests() returns as long as nothing else is asked.
+ * Raises no error for that, but those of look-ups when nothing answers.
+ */
+extern char *kafka_consumer_topic_id(KafkaConsumer *consumer, uint32 *requests);
 
 /*
  * Settings of the topic, as "retention.ms": sets values[i] to a palloc'd string, NULL where

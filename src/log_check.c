@@ -71,20 +71,24 @@ log_check_range(KafkaConsumer *consumer, const PartitionPosition *position)
 
 /* --- a look at single messages --- */
 
+bool
+log_same_message(const PartitionPosition *position, const KafkaMessage *message)
+{
+	int32 epoch = kafka_message_leader_epoch(message);
+
+	return message->timestamp_ms == position->last_message_ms &&
+	       (epoch < 0 || position->leader_epoch < 0 || epoch == position->leader_epoch);
+}
+
 /* Looks at a message; true when nothing more is wanted of its partition. */
 static bool
 peek_at_message(Peek *peek, const KafkaMessage *message)
 {
 	const PartitionPosition *position = peek->position;
 
-	if (peek->last_message && message->offset == position->last_offset)
-	{
-		int32 epoch = kafka_message_leader_epoch(message);
-
-		if (message->timestamp_ms != position->last_message_ms ||
-		    (epoch >= 0 && position->leader_epoch >= 0 && epoch != position->leader_epoch))
-			note(peek->finding, LOG_OTHER_MESSAGE);
-	}
+	if (peek->last_message && message->offset == position->last_offset &&
+	    !log_same_message(position, message))
+		note(peek->finding, LOG_OTHER_MESSAGE);
 	if (peek->next_message && message->offset >= position->next_offset)
 		peek->finding->next_message_ms = message->timestamp_ms;
 	else if (peek->next_message)
@@ -146,7 +150,7 @@ run_peeks(KafkaConsumer *consumer, Peek *peeks, int count, int left)
 
 static void
 peek_at_messages(KafkaConsumer *consumer, const Checkpoint *checkpoint, LogCheck *check,
-                 LogShare share, bool next_messages)
+                 LogShare share, LogPeek messages)
 {
 	int count = Min(checkpoint->count, check->partition_count);
 	Peek *peeks = palloc0(sizeof(Peek) * Max(count, 1));
@@ -163,7 +167,12 @@ peek_at_messages(KafkaConsumer *consumer, const Checkpoint *checkpoint, LogCheck
 			continue;
 		peek->last_message =
 		    position->last_offset >= peek->finding->low && position->last_message_ms >= 0;
-		peek->next_message = next_messages && position->next_offset < peek->finding->high;
+		if (messages == LOG_PEEK_LAST_AT_END &&
+		    (position->next_offset < peek->finding->high ||
+		     (check->topic_id != NULL && position->topic_id != NULL)))
+			continue;
+		peek->next_message =
+		    messages == LOG_PEEK_LAST_AND_NEXT && position->next_offset < peek->finding->high;
 		peek->from = peek->last_message ? position->last_offset : position->next_offset;
 		if (!peek->last_message && !peek->next_message)
 			continue;
@@ -179,7 +188,7 @@ peek_at_messages(KafkaConsumer *consumer, const Checkpoint *checkpoint, LogCheck
 
 LogCheck *
 log_check(KafkaConsumer *consumer, const Checkpoint *checkpoint, LogShare share,
-          bool next_messages)
+          LogPeek messages)
 {
 	LogCheck *check = palloc0(sizeof(LogCheck));
 	KafkaPartitionOffset *low;
@@ -195,7 +204,7 @@ log_check(KafkaConsumer *consumer, const Checkpoint *checkpoint, LogShare share,
 		return check;
 	}
 	if (check->partition_count > 0)
-		check->topic_id = kafka_consumer_topic_id(consumer);
+		check->topic_id = kafka_consumer_topic_id(consumer, &check->metadata_requests);
 	fewer = check->partition_count > 0 && check->partition_count < checkpoint->count;
 
 	check->finding_count = Max(checkpoint->count, check->partition_count);
@@ -230,6 +239,6 @@ log_check(KafkaConsumer *consumer, const Checkpoint *checkpoint, LogShare share,
 	}
 	pfree(low);
 	pfree(high);
-	peek_at_messages(consumer, checkpoint, check, share, next_messages);
+	peek_at_messages(consumer, checkpoint, check, share, messages);
 	return check;
 }

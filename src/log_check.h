@@ -42,9 +42,18 @@ typedef struct LogCheck
 	bool other_cluster;     /* the servers answer as another cluster: nothing else was asked */
 	const char *cluster_id; /* NULL: not known */
 	const char *topic_id;   /* NULL: library or broker doesn't tell */
+	uint32 metadata_requests; /* see kafka_consumer_topic_id() */
 	int finding_count;
 	LogFinding *findings; /* by partition: those of the checkpoint, then new ones */
 } LogCheck;
+
+/* Which messages are looked at. */
+typedef enum LogPeek
+{
+	LOG_PEEK_LAST,          /* the last that was read, where it is still there */
+	LOG_PEEK_LAST_AND_NEXT, /* and the next: fill in next_message_ms */
+	LOG_PEEK_LAST_AT_END /* the last that was read, where none is behind it and no ids tell */
+} LogPeek;
 
 /* Of the partitions those whose number modulo workers is worker; all: 0, 1. */
 typedef struct LogShare
@@ -58,11 +67,14 @@ typedef struct LogShare
  * transaction, must not be called while partitions are being fetched.  The last
  * message that was read is looked at again where it is still there: it must have the
  * same timestamp and leader epoch.  Only partitions of "share" are compared, and those that are gone: the
- * others may move meanwhile, and LOG_AGREES says nothing of them.  next_messages: fill in next_message_ms.  The result lives
+ * others may move meanwhile, and LOG_AGREES says nothing of them.  The result lives
  * in the current memory context.  Raises the errors of the look-ups in kafka_consumer.h.
  */
 extern LogCheck *log_check(KafkaConsumer *consumer, const Checkpoint *checkpoint,
-                           LogShare share, bool next_messages);
+                           LogShare share, LogPeek messages);
+
+/* Is this, at the offset of the last message that was read, that message, as far as can be told? */
+extern bool log_same_message(const PartitionPosition *position, const KafkaMessage *message);
 
 /* The same for one partition, without looking at messages. */
 extern LogFinding log_check_range(KafkaConsumer *consumer, const PartitionPosition *position);

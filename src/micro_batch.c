@@ -93,8 +93,16 @@ report_batch(StreamRun *run, const BatchProgress *progress, const BatchPartition
 	{
 		const CheckpointMove *move = &moves[i];
 
-		run->reader->checkpoint->positions[move->partition].next_offset = move->to_offset;
-		run->reader->checkpoint->positions[move->partition].state_rows = move->state_rows;
+		PartitionPosition *position = &run->reader->checkpoint->positions[move->partition];
+
+		position->next_offset = move->to_offset;
+		position->state_rows = move->state_rows;
+		if (move->last_offset >= 0)
+		{
+			position->last_offset = move->last_offset;
+			position->last_message_ms = move->last_message_ms;
+			position->leader_epoch = move->leader_epoch;
+		}
 		progress_set_partition(move->partition, move->to_offset, -1, move->high_watermark,
 		                       move->last_message_ms);
 	}

@@ -204,6 +204,9 @@ extern bool progress_look_again(void);
 /* Makes progress_look_again() true in the stream's other workers; after COMMIT. */
 extern void progress_tell_other_workers(void);
 
+/* The same in all workers of a stream of this database, from any backend. */
+extern void progress_tell_workers(int64 stream_id);
+
 extern void progress_set_name(const char *stream_name, Oid owner);
 extern void progress_set_state(StreamState state);
 

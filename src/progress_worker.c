@@ -179,13 +179,19 @@ progress_look_again(void)
 void
 progress_tell_other_workers(void)
 {
+	progress_tell_workers(my_slot->stream_id);
+}
+
+void
+progress_tell_workers(int64 stream_id)
+{
 	LWLockAcquire(progress_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < progress_max_stream_workers; i++)
 	{
 		StreamSlot *slot = &progress_shared->slots[i];
 
-		if (slot != my_slot && slot->in_use && slot->stream_id == my_slot->stream_id &&
-		    slot->database_id == my_slot->database_id && slot->worker_pid != 0)
+		if (slot != my_slot && slot->in_use && slot->stream_id == stream_id &&
+		    slot->database_id == MyDatabaseId && slot->worker_pid != 0)
 		{
 			slot->look_again = true;
 			SetLatch(&GetPGProcByNumber(slot->worker_procno)->procLatch);

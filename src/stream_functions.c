@@ -50,10 +50,12 @@ pin_start_positions(const Stream *stream, const StartOptions *options)
 	    stream_open_lookup_consumer(schema->server_id, schema->topic, stream->owner);
 	KafkaPartitionOffset *positions;
 	int count;
+	uint32 requests;
 
 	positions = start_position_resolve(options, consumer, schema->topic, &count);
 	checkpoint_pin(stream->name, schema->topic, positions, count,
-	               kafka_consumer_cluster_id(consumer), kafka_consumer_topic_id(consumer));
+	               kafka_consumer_cluster_id(consumer),
+	               kafka_consumer_topic_id(consumer, &requests));
 	kafka_consumer_close(consumer);
 }
 

@@ -16,6 +16,7 @@
 #include "batch_shares.h"
 #include "data_loss.h"
 #include "progress.h"
+#include "topic_identity.h"
 
 /* with a limit per partition: messages taken from the queue at once */
 #define FETCH_AT_ONCE 1000
@@ -46,6 +47,7 @@ allocate_partitions(StreamReader *reader, int known)
 	}
 	for (int i = known; i < count; i++)
 		reader->held[i] = NULL;
+	topic_identity_allocate(reader, known);
 }
 
 static bool
@@ -56,18 +58,34 @@ partition_at_end(const StreamReader *reader, int32 partition, int64 position)
 	return end >= 0 && position >= end;
 }
 
-static void
-start_partition(StreamReader *reader, int32 partition)
+bool
+stream_reader_restart_partition(StreamReader *reader, int32 partition, int64 from_offset)
 {
 	int64 next_offset = reader->checkpoint->positions[partition].next_offset;
+	KafkaMessageBatch *held = reader->held[partition];
 
 	reader->read_up_to[partition] = next_offset;
 	reader->fetched_up_to[partition] = next_offset;
 	reader->end_seen[partition] = -1;
 	reader->quota[partition] = 0;
-	if (stream_reader_owns(reader, partition) &&
-	    !partition_at_end(reader, partition, next_offset))
-		kafka_consumer_start_partition(reader->consumer, partition, next_offset);
+	if (held != NULL)
+	{
+		reader->held_count -= held->count;
+		reader->held_bytes -= held->bytes;
+		kafka_message_batch_clear(held);
+	}
+	if (!stream_reader_owns(reader, partition) ||
+	    partition_at_end(reader, partition, next_offset))
+		return false;
+	kafka_consumer_start_partition(reader->consumer, partition, from_offset);
+	return true;
+}
+
+static void
+start_partition(StreamReader *reader, int32 partition)
+{
+	(void) stream_reader_restart_partition(
+	    reader, partition, reader->checkpoint->positions[partition].next_offset);
 }
 
 void
@@ -100,7 +118,7 @@ stream_reader_open(const Stream *stream, int worker, const char *topic,
 	reader->context = CurrentMemoryContext;
 	reader->batch = kafka_message_batch_create();
 	reader->fetched = kafka_message_batch_create();
-	reader->log = log_check(reader->consumer, checkpoint, share, false);
+	reader->log = log_check(reader->consumer, checkpoint, share, LOG_PEEK_LAST);
 	reader->partition_count = reader->log->partition_count;
 	return reader;
 }
@@ -183,6 +201,7 @@ wanted_message(const KafkaMessage *message, void *argument)
 		reader->end_seen[partition] = reader->checkpoint->positions[partition].end_offset;
 		return false;
 	}
+	topic_identity_compare(reader, message);
 	if (message->offset < reader->fetched_up_to[partition])
 		return false;
 	reader->fetched_up_to[partition] = message->offset + 1;
@@ -213,6 +232,8 @@ take_fetched(StreamReader *reader, int first)
 static void
 handle_event(StreamReader *reader, const KafkaEvent *event)
 {
+	if (topic_identity_event(reader, event))
+		return;
 	switch (event->type)
 	{
 		case KAFKA_EVENT_NONE:
@@ -342,6 +363,8 @@ stream_reader_gather(StreamReader *reader)
 	else
 		gather_all(reader, max_bytes);
 
+	if (!topic_identity_holds(reader))
+		return false;
 	pass_markers(reader);
 	if (reader->batch->count > 0)
 		return true;

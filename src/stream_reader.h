@@ -42,7 +42,12 @@ typedef struct StreamReader
 	bool *quota_is_backlog; /* by partition: messages are known to wait */
 
 	LogCheck *log;    /* what was found when the reader was opened */
-	bool must_reopen; /* messages are lost, and the stream goes on without: open it again */
+	bool must_reopen; /* open the stream again, which compares checkpoint and log */
+
+	/* see topic_identity.c */
+	uint32 metadata_requests; /* that have been taken into account */
+	TimestampTz identity_checked_at;
+	bool *last_awaited; /* by partition: the last message that was read comes once more */
 
 	/* the connection's last trouble, until a message or a partition's end arrives */
 	bool in_trouble;
@@ -77,6 +82,13 @@ extern KafkaConsumer *stream_open_lookup_consumer(Oid server_id, const char *top
 extern void stream_reader_start(StreamReader *reader);
 
 /*
+ * Drops what has been fetched of a partition but is not in reader->batch, and fetches again from an offset on that
+ * is not behind the position.  False: nothing of it is to be read here.
+ */
+extern bool stream_reader_restart_partition(StreamReader *reader, int32 partition,
+                                            int64 from_offset);
+
+/*
  * Asks the cluster for reader->partition_count, which stream_reader_open() has
  * done.  While messages are being fetched the answer comes behind them.  Raises
  * ERRCODE_DATA_CORRUPTED when the topic is gone or has fewer than before.
@@ -100,7 +112,8 @@ extern void stream_reader_add_partitions(StreamReader *reader, const Checkpoint 
  * Takes what is here into reader->batch, up to the limits, without waiting.
  * True when there is something to commit: messages, or a position that moved
  * over markers and gaps.  Sets reader->trouble.  When Kafka has lost what is to be read, or the topic
- * is gone, raises the errors of data_loss.h or sets reader->must_reopen.
+ * is gone or another one, raises the errors of data_loss.h or sets reader->must_reopen.  Contacts the cluster
+ * when there is a reason to doubt that it is the same topic.
  */
 extern bool stream_reader_gather(StreamReader *reader);
 

@@ -164,7 +164,7 @@ kafka_verify_stream(PG_FUNCTION_ARGS)
 	schema = topic_schema_load(stream_query_topic_table(stream->source));
 	checkpoint = checkpoint_load(stream->name, schema->topic);
 	consumer = stream_open_lookup_consumer(schema->server_id, schema->topic, stream->owner);
-	check = log_check(consumer, checkpoint, all, true);
+	check = log_check(consumer, checkpoint, all, LOG_PEEK_LAST_AND_NEXT);
 	if (check->other_cluster)
 		ereport(
 		    ERROR,

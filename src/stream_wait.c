@@ -24,44 +24,75 @@ PG_FUNCTION_INFO_V1(kafka_process_all_available);
 /* a backstop: changes are announced */
 #define CHECK_INTERVAL_MS 1000
 
-/* Where each partition of the topic ends now. */
-static KafkaPartitionOffset *
-topic_end(const Stream *stream, const TopicSchema *schema, int *count)
-{
-	KafkaConsumer *consumer =
-	    stream_open_lookup_consumer(schema->server_id, schema->topic, stream->owner);
-	KafkaPartitionOffset *ends;
+/* from one look at a topic that is not the one that was read to the next */
+#define EXAMINATION_INTERVAL_MS 200
 
-	*count = kafka_consumer_partition_count(consumer);
-	ends = kafka_consumer_lookup_range(consumer, 0, *count, KAFKA_OFFSET_LATEST);
+/* What the topic has now, and whether it is the one that was read. */
+typedef struct Examination
+{
+	MemoryContext context;
+	LogCheck *log;
+	bool another_log; /* the worker has yet to find out, or to do something about it */
+	TimestampTz made_at;
+} Examination;
+
+/* The checkpoint comes first: what has been read by now must be in the log. */
+static void
+examine_topic(Examination *examination, const Stream *stream, const TopicSchema *schema)
+{
+	MemoryContext old_context;
+	Checkpoint *checkpoint;
+	KafkaConsumer *consumer;
+	LogShare all = {.worker = 0, .workers = 1};
+	LogCheck *log;
+
+	MemoryContextReset(examination->context);
+	old_context = MemoryContextSwitchTo(examination->context);
+	checkpoint = checkpoint_load(stream->name, schema->topic);
+	consumer = stream_open_lookup_consumer(schema->server_id, schema->topic, stream->owner);
+	/* an error that says so when there are none */
+	(void) kafka_consumer_partition_count(consumer);
+	examination->log = log = log_check(consumer, checkpoint, all, LOG_PEEK_LAST_AT_END);
 	kafka_consumer_close(consumer);
-	return ends;
+	MemoryContextSwitchTo(old_context);
+
+	examination->made_at = GetCurrentTimestamp();
+	examination->another_log = log->other_cluster || log->partition_count == 0;
+	for (int i = 0; i < log->finding_count; i++)
+	{
+		switch (log->findings[i].kind)
+		{
+			case LOG_AGREES:
+			case LOG_PARTITION_NEW:
+			case LOG_START_PASSED: /* then it is behind, or has passed that since */
+				break;
+			case LOG_ENDS_BEFORE:
+			case LOG_OTHER_MESSAGE:
+			case LOG_OTHER_TOPIC:
+			case LOG_PARTITION_GONE:
+				examination->another_log = true;
+				break;
+		}
+	}
 }
 
-/*
- * Partitions that are not there yet count as behind, unless there is nothing in them; so do those
- * whose log ended before the checkpoint when it was looked at ("before"), until the worker has
- * seen that it is another log.
- */
+/* Partitions that are not there yet count as behind, unless there is nothing in them. */
 static int
-partitions_behind(const Checkpoint *checkpoint, const Checkpoint *before,
-                  const KafkaPartitionOffset *ends, int count, int64 *messages)
+partitions_behind(const Checkpoint *checkpoint, const LogCheck *log, int64 *messages)
 {
 	int behind = 0;
 
 	*messages = 0;
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < log->finding_count; i++)
 	{
+		int64 end = log->findings[i].high;
 		int64 position = i < checkpoint->count ? checkpoint->positions[i].next_offset : 0;
 
-		if (position < ends[i].offset)
+		if (position < end)
 		{
 			behind++;
-			*messages += ends[i].offset - position;
+			*messages += end - position;
 		}
-		else if (position > ends[i].offset && i < before->count &&
-		         before->positions[i].next_offset == position)
-			behind++;
 	}
 	return behind;
 }
@@ -74,11 +105,9 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 	MemoryContext scratch;
 	MemoryContext old_context;
 	TopicSchema *schema;
-	Checkpoint *before;
-	KafkaPartitionOffset *ends;
+	Examination examination;
 	TimestampTz deadline;
 	TimestampTz closing = DT_NOBEGIN; /* watermark when all had been read */
-	int count;
 
 	require_argument(fcinfo, 1, "timeout");
 	progress_require_available();
@@ -98,9 +127,12 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 		                errdetail("Its worker starts when the transaction commits."),
 		                errhint("Use COMMIT before kafka.process_all_available.")));
 	schema = topic_schema_load(stream_query_topic_table(stream->source));
-	/* before the ends: what has been read by now must be in the log */
-	before = checkpoint_load(stream->name, schema->topic);
-	ends = topic_end(stream, schema, &count);
+	examination.context = AllocSetContextCreate(CurrentMemoryContext, "kafka topic examination",
+	                                            ALLOCSET_DEFAULT_SIZES);
+	examine_topic(&examination, stream, schema);
+	/* it finds out by itself, but when? */
+	if (examination.another_log)
+		progress_tell_workers(stream->stream_id);
 
 	scratch = AllocSetContextCreate(CurrentMemoryContext, "kafka progress check",
 	                                ALLOCSET_DEFAULT_SIZES);
@@ -115,9 +147,9 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 		stream = stream_load_owned(name, false);
 		checkpoint = checkpoint_load(stream->name, schema->topic);
 
-		behind = partitions_behind(checkpoint, before, ends, count, &messages);
+		behind = partitions_behind(checkpoint, examination.log, &messages);
 		/* windows that the last messages have closed are still to come out */
-		if (behind == 0)
+		if (behind == 0 && !examination.another_log)
 		{
 			StreamWatermark watermark = watermark_load(stream->name);
 
@@ -145,6 +177,10 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 		progress_wait_for_change(stream->stream_id,
 		                         Min(TimestampDifferenceMilliseconds(now, deadline) + 1,
 		                             CHECK_INTERVAL_MS));
+		if (examination.another_log &&
+		    GetCurrentTimestamp() >=
+		        TimestampTzPlusMilliseconds(examination.made_at, EXAMINATION_INTERVAL_MS))
+			examine_topic(&examination, stream, schema);
 		MemoryContextReset(scratch);
 	}
 	progress_end_wait();

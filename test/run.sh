@@ -8,8 +8,8 @@
 # jars of Apache Kafka.  KAFKA_INGEST_PACKAGES: Debian packages beside those
 # that everything needs.  PEERS=spark: other programs that do what the
 # extension does (test/peers).  POSTGRES_VERSIONS="15 16": other versions than the usual
-# two (test/harness/postgres.py).  LIBRDKAFKA=newest: those from wheels run with the library
-# that the tests' own client brings along.  Says what it does only when it does something.
+# two (test/harness/postgres.py).  LIBRDKAFKA=newest: those from wheels are built and run with
+# the newest librdkafka (test/harness/librdkafka.py).  Says what it does only when it does something.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -219,20 +219,20 @@ def test_available_now_of_an_empty_topic(db, topic):
     db.wait_for_state("stopped")
 
 
-@pytest.mark.parametrize("limit", [1000, 7])
-def test_max_offsets_per_trigger_is_fair(db, topic, limit):
+@pytest.mark.parametrize("limit, batches_of_backlog", [(1000, 20), (7, 400)])
+def test_max_offsets_per_trigger_is_fair(db, topic, limit, batches_of_backlog):
     """A long backlog in one partition does not starve the others."""
     db.create_tables(topic)
-    topic.produce_all({"value": {"id": n}, "partition": 0} for n in range(20 * limit))
+    topic.produce_all({"value": {"id": n}, "partition": 0} for n in range(batches_of_backlog * limit))
     topic.produce_all({"value": {"id": n}, "partition": 1} for n in range(20_000, 20_100))
     topic.produce_all({"value": {"id": 30_000}, "partition": 2} for n in range(1))
     db.create_stream(max_offsets_per_trigger=limit)
     assert_exact(db, topic)
     batches = db.run("SELECT num_input_rows FROM kafka.stream_progress WHERE stream = 's'")
     assert batches and all(rows <= limit for rows, in batches)
-    # One transaction per batch: the small partitions were done by the first ones.
+    # One transaction per batch: the small partition was done long before the backlog; when, is the broker's business.
     assert db.value("""SELECT count(DISTINCT xmin::text) FROM target WHERE xmin::text::bigint <=
-                       (SELECT max(xmin::text::bigint) FROM target WHERE p = 2)""") <= 2
+                       (SELECT max(xmin::text::bigint) FROM target WHERE p = 2)""") <= batches_of_backlog / 2
 
 
 def test_small_limit_on_a_long_backlog(db, topic):

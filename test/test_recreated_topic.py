@@ -1,9 +1,12 @@
 """A topic that was deleted and created again is not the same topic, whatever its offsets say."""
 
+import threading
+
 import pytest
 
-from expectations import error
+from expectations import assert_exact, error
 from harness.processes import wait_until
+from observer import Observer
 
 
 def recreate(kafka, topic, messages):
@@ -47,6 +50,82 @@ def test_recreated_and_shorter(db, topic, kafka, stopped):
     db.call("start_stream")
     db.process_all_available()
     assert db.column("SELECT id FROM target WHERE id >= 100 ORDER BY id") == list(range(100, 106))
+
+
+@pytest.mark.parametrize("limit", [None, 4])
+def test_recreated_under_a_running_stream(db, new_topic, kafka, limit):
+    """As many messages as the old one had, or more, and nobody waits: what the new topic has before the old offset is not passed over."""
+    topic = new_topic(1)
+    db.create_tables(topic)
+    topic.produce_sequence(3)
+    db.create_stream(max_offsets_per_trigger=limit)
+    db.process_all_available()
+    for length in (3, 3, 4, 9, 30):
+        before = db.column("SELECT id FROM target ORDER BY o, id")
+        kafka.recreate_topic(topic)
+        messages = range(length * 100, length * 101)
+        topic.produce_all({"value": {"id": n}} for n in messages)
+        with error(f'topic "{topic.name}" '):
+            db.process_all_available()
+        status = db.status()
+        assert status.state == "failed" and "reset_stream" in status.last_error_hint, status
+        assert db.column("SELECT id FROM target ORDER BY o, id") == before
+        db.run("TRUNCATE target")
+        db.call("reset_stream")
+        db.call("start_stream")
+        db.process_all_available()
+        assert db.column("SELECT id FROM target ORDER BY id") == list(messages)
+        assert db.next_offsets() == topic.offsets()
+
+
+@pytest.mark.parametrize("length", [3, 9])
+def test_recreated_under_a_stream_that_goes_on(db, new_topic, kafka, length):
+    topic = new_topic(1)
+    db.create_tables(topic)
+    topic.produce_sequence(3)
+    db.create_stream(fail_on_data_loss=False)
+    db.process_all_available()
+    kafka.recreate_topic(topic)
+    topic.produce_all({"value": {"id": n}} for n in range(100, 100 + length))
+    db.process_all_available()
+    assert db.column("SELECT id FROM target WHERE id >= 100 ORDER BY id") == list(range(100, 100 + length))
+    assert db.next_offsets() == topic.offsets()
+    assert db.status().data_loss_at is not None
+
+
+@pytest.mark.parametrize("limit", [None, 700])
+def test_a_doubt_about_the_topic_costs_nothing(db, new_topic, kafka, limit):
+    """Answers about the topic come every second, with the looks for new partitions: nothing is lost or read twice for that."""
+    topic = new_topic(3)
+    db.create_tables(topic)
+    db.run("ALTER SYSTEM SET kafka_ingest.metadata_refresh_interval = 1")
+    db.run("SELECT pg_reload_conf()")
+    stop = threading.Event()
+
+    def produce():
+        first = 1
+        while not stop.is_set():
+            topic.produce_sequence(200, first=first)
+            first += 200
+
+    producer = threading.Thread(target=produce)
+    try:
+        db.create_stream(max_offsets_per_trigger=limit)
+        with Observer(db):
+            producer.start()
+            for total in (4, 5, 6):
+                kafka.add_partitions(topic.name, total)
+                db.wait_for("SELECT count(*) FROM kafka.stream_offset", total)
+            rows = db.value("SELECT count(*) FROM target")
+            db.wait_for(f"SELECT count(*) > {rows + 2000} FROM target", timeout=60)
+            stop.set()
+            producer.join()
+            topic.partitions_added(6)
+            assert_exact(db, topic)
+    finally:
+        stop.set()
+        db.run("ALTER SYSTEM RESET kafka_ingest.metadata_refresh_interval")
+        db.run("SELECT pg_reload_conf()")
 
 
 def test_deleted(db, topic, kafka):

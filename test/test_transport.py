@@ -7,8 +7,8 @@ import pytest
 from psycopg import sql
 
 from expectations import assert_exact, error
+from harness import librdkafka
 from harness.database import Database
-from harness.postgres import newest_librdkafka
 from harness.processes import wait_until
 from harness.secure_kafka import ALICE, MECHANISMS, PASSWORD
 from harness.topic import Topic
@@ -149,7 +149,7 @@ def test_a_small_queue_of_an_authenticated_connection(bare_db, secure_kafka, top
 def new_library(run_directory):
     """The librdkafka that the Python client brings along."""
     copy = run_directory.path / "librdkafka.so.1"
-    shutil.copy(newest_librdkafka(), copy)
+    shutil.copy(librdkafka.library(), copy)
     copy.chmod(0o755)
     return copy
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 
-from harness import paths
+from harness import librdkafka, paths
 from harness.postgres import DEBIAN, Installation
 
 # The wheels were built by other compilers, whose flags pg_config repeats.
@@ -67,9 +67,10 @@ def run_sanitized(installation, run_directory):
 
 def make(installation, tree, log, *arguments, environment=None):
     """Runs make in a source tree for an installation; output is appended to log."""
+    newer = {"CPATH": str(librdkafka.include_directory())} if librdkafka.wanted() and installation.version != DEBIAN else {}
     with open(log, "ab") as output:
         subprocess.run(["make", "-s", "-C", str(tree), f"PG_CONFIG={installation.pg_config}", "with_llvm=no",
                         *(DEBIAN_FLAGS if installation.version == DEBIAN else WHEEL_FLAGS), *arguments], check=True, stdin=subprocess.DEVNULL,
                        stdout=output, stderr=subprocess.STDOUT,
                        env={**os.environ, **installation.environment(), "MAKEFLAGS": "", "MAKELEVEL": "",
-                            **(environment or {})})
+                            **newer, **(environment or {})})

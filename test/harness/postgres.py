@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 
-from harness import paths
+from harness import librdkafka, paths
 from harness.processes import Process, wait_until
 
 # Debian's package, and wheels that have a PostgreSQL in them
@@ -41,13 +41,6 @@ SETTINGS = {
 def server_user():
     """PostgreSQL refuses to run as root: then the user that the package made."""
     return "postgres" if os.geteuid() == 0 else None
-
-
-def newest_librdkafka():
-    """The one that the tests' own client brings along."""
-    client = pathlib.Path(importlib.util.find_spec("confluent_kafka").origin).parent
-    library, = client.with_name("confluent_kafka.libs").glob("librdkafka-*.so.1")
-    return library
 
 
 class Installation:
@@ -85,9 +78,8 @@ class Installation:
                 program.chmod(0o755)
             for library in package.with_name(f"{WHEELS[version]}.libs").iterdir():
                 shutil.copy(library, directory / "lib")
-            # instead of Debian's, with which the extension has been built
-            if os.environ.get("LIBRDKAFKA") == "newest":
-                shutil.copy(newest_librdkafka(), directory / "lib" / "librdkafka.so.1")
+            if librdkafka.wanted():
+                shutil.copy(librdkafka.library(), directory / "lib" / "librdkafka.so.1")
         return cls(version, directory)
 
     def environment(self):
