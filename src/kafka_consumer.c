@@ -153,10 +153,14 @@ create_client(KafkaConsumer *consumer, const KafkaConnection *connection, char *
 		/* The server's signal handlers must run on the server's thread only. */
 		sigfillset(&all_signals);
 		pthread_sigmask(SIG_SETMASK, &all_signals, &previous);
+		/*
+		 * When it fails, the library has freed the interceptors of the configuration, and would free them
+		 * again with it: rather a few kilobytes are lost.
+		 */
 		client = rd_kafka_new(RD_KAFKA_CONSUMER, configuration, reason, size);
 		pthread_sigmask(SIG_SETMASK, &previous, NULL);
 	}
-	if (client == NULL)
+	else
 		rd_kafka_conf_destroy(configuration);
 	return client;
 }
