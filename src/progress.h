@@ -93,7 +93,7 @@ typedef struct StreamSlot
 	bool wanted;           /* the launcher shall keep a worker running */
 	bool starting;         /* registered with the postmaster, not yet attached */
 	bool release_at_exit;  /* the worker found that the stream is gone */
-	bool look_again;       /* another worker has changed the stream in the catalog */
+	bool look_again;       /* another process knows that the stream must be opened anew */
 	int stop_requests;     /* open transactions that stopped the stream: no worker meanwhile */
 	int pending_requests;  /* open transactions that will decide about the slot: it stays */
 	uint32 start_requests; /* committed ones; tells a worker of newer ones than it has seen */
@@ -196,15 +196,15 @@ extern StreamSlot *progress_attach_worker(int slot_index, uint32 generation);
 extern bool progress_stop_requested(void);
 
 /*
- * Has another worker of the stream changed it in the catalog, since the last call?  The
- * latch is set when this becomes true.
+ * Does another process know that the stream must be opened anew, since the last call: changed in the
+ * catalog, or its topic is another one?  The latch is set when this becomes true.
  */
 extern bool progress_look_again(void);
 
-/* Makes progress_look_again() true in the stream's other workers; after COMMIT. */
-extern void progress_tell_other_workers(void);
-
-/* The same in all workers of a stream of this database, from any backend. */
+/*
+ * Makes progress_look_again() true in the workers of a stream of this database, but not in the one that calls
+ * it, if it is one; after COMMIT.
+ */
 extern void progress_tell_workers(int64 stream_id);
 
 extern void progress_set_name(const char *stream_name, Oid owner);

@@ -177,12 +177,6 @@ progress_look_again(void)
 }
 
 void
-progress_tell_other_workers(void)
-{
-	progress_tell_workers(my_slot->stream_id);
-}
-
-void
 progress_tell_workers(int64 stream_id)
 {
 	LWLockAcquire(progress_shared->lock, LW_EXCLUSIVE);

@@ -50,9 +50,10 @@ examine_topic(Examination *examination, const Stream *stream, const TopicSchema 
 	old_context = MemoryContextSwitchTo(examination->context);
 	checkpoint = checkpoint_load(stream->name, schema->topic);
 	consumer = stream_open_lookup_consumer(schema->server_id, schema->topic, stream->owner);
-	/* an error that says so when there are none */
-	(void) kafka_consumer_partition_count(consumer);
 	examination->log = log = log_check(consumer, checkpoint, all, LOG_PEEK_LAST_AT_END);
+	/* an error that says so */
+	if (log->partition_count == 0)
+		(void) kafka_consumer_partition_count(consumer);
 	kafka_consumer_close(consumer);
 	MemoryContextSwitchTo(old_context);
 

@@ -140,7 +140,7 @@ give_up(int64 stream_id, ErrorData *error)
 		stream_record_failure(stream_id, error);
 	}
 	CommitTransactionCommand();
-	progress_tell_other_workers();
+	progress_tell_workers(stream_id);
 }
 
 ErrorAnswer

@@ -435,9 +435,7 @@ def test_no_function_runs_with_other_rights(db):
 
 def test_workers_per_role(roles, topic):
     db = roles.db
-    db.run("ALTER SYSTEM SET kafka_ingest.max_stream_workers_per_role = 2")
-    try:
-        db.run("SELECT pg_reload_conf()")
+    with db.server_setting("kafka_ingest.max_stream_workers_per_role", "2"):
         db.wait_for("SELECT current_setting('kafka_ingest.max_stream_workers_per_role')", "2")
         create(roles, name="one")
         create(roles, name="two")
@@ -455,9 +453,6 @@ def test_workers_per_role(roles, topic):
             session.execute("SELECT kafka.start_stream('one')")
             session.rollback()
         assert db.status("one").state == "stopped"
-    finally:
-        db.run("ALTER SYSTEM RESET kafka_ingest.max_stream_workers_per_role")
-        db.run("SELECT pg_reload_conf()")
 
 
 # --- secrets ---------------------------------------------------------------
@@ -466,10 +461,8 @@ def test_secrets_are_shown_nowhere(postgres, roles, topic):
     """With everything logged: only the statement that sets the secret has it."""
     db = roles.db
     secret = "mapping-Secret"
-    db.run("ALTER SYSTEM SET log_min_messages = debug5")
-    db.run("SELECT pg_reload_conf()")
     start = postgres.log.stat().st_size
-    try:
+    with db.server_setting("log_min_messages", "debug5"):
         roles.run(f"CREATE USER MAPPING FOR {{ingest}} SERVER broker OPTIONS (ssl_key_password '{secret}')")
         topic.produce({"id": 1}, "bad")
         create(roles, on_error="dead_letter", query="SELECT * FROM topic")
@@ -488,8 +481,5 @@ def test_secrets_are_shown_nowhere(postgres, roles, topic):
         assert "Secret" not in "".join(shown)
         # pg_user_mappings is PostgreSQL's: the user himself sees his own
         assert secret in str(roles.run("SELECT * FROM pg_user_mappings", "ingest"))
-    finally:
-        db.run("ALTER SYSTEM RESET log_min_messages")
-        db.run("SELECT pg_reload_conf()")
     log = postgres.log.read_bytes()[start:].decode(errors="replace")
     assert "Secret" not in "".join(line for line in log.splitlines() if "USER MAPPING" not in line)

@@ -1,6 +1,5 @@
 """Kafka misbehaves, or just changes: brokers, transactions, partitions, retention."""
 
-import threading
 
 from expectations import assert_exact, error
 from harness.processes import wait_until
@@ -181,22 +180,9 @@ def test_producers_at_work(db, topic):
     """Messages come in while batches are committed; a snapshot is always consistent."""
     db.create_tables(topic)
     db.create_stream()
-    stop = threading.Event()
-
-    def produce():
-        first = 1
-        while not stop.is_set():
-            topic.produce_sequence(500, first=first)
-            first += 500
-
-    producer = threading.Thread(target=produce)
     with Observer(db):
-        producer.start()
-        try:
+        with topic.producing(500):
             db.wait_for("SELECT count(*) > 20000 FROM target")
-        finally:
-            stop.set()
-            producer.join()
         assert_exact(db, topic)
 
 

@@ -260,21 +260,8 @@ def test_trigger_interval_spaces_batches(db, topic):
     db.create_stream(trigger_interval="500 ms")
     topic.produce({"id": 0})
     db.wait_for("SELECT count(*) FROM target", 1)
-    stop = threading.Event()
-
-    def produce():
-        number = 1
-        while not stop.is_set():
-            topic.produce({"id": number})
-            number += 1
-
-    producer = threading.Thread(target=produce)
-    producer.start()
-    try:
+    with topic.producing(1):
         db.wait_for("SELECT count(*) >= 4 FROM kafka.stream_progress WHERE stream = 's'")
-    finally:
-        stop.set()
-        producer.join()
     assert_exact(db, topic)
     assert db.value("""SELECT min(gap) FROM (SELECT started_at - lag(started_at) OVER (ORDER BY batch_id) AS gap
                        FROM kafka.stream_progress WHERE stream = 's') g""").total_seconds() > 0.4

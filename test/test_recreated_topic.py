@@ -1,7 +1,5 @@
 """A topic that was deleted and created again is not the same topic, whatever its offsets say."""
 
-import threading
-
 import pytest
 
 from expectations import assert_exact, error
@@ -52,19 +50,24 @@ def test_recreated_and_shorter(db, topic, kafka, stopped):
     assert db.column("SELECT id FROM target WHERE id >= 100 ORDER BY id") == list(range(100, 106))
 
 
-@pytest.mark.parametrize("limit", [None, 4])
-def test_recreated_under_a_running_stream(db, new_topic, kafka, limit):
-    """As many messages as the old one had, or more, and nobody waits: what the new topic has before the old offset is not passed over."""
+def three_are_read(db, new_topic, **options):
+    """A topic of one partition, whose three messages a running stream has read."""
     topic = new_topic(1)
     db.create_tables(topic)
     topic.produce_sequence(3)
-    db.create_stream(max_offsets_per_trigger=limit)
+    db.create_stream(**options)
     db.process_all_available()
+    return topic
+
+
+@pytest.mark.parametrize("limit", [None, 4])
+def test_recreated_under_a_running_stream(db, new_topic, kafka, limit):
+    """As many messages as the old one had, or more, and nobody waits: what the new topic has before the old offset is not passed over."""
+    topic = three_are_read(db, new_topic, max_offsets_per_trigger=limit)
     for length in (3, 3, 4, 9, 30):
         before = db.column("SELECT id FROM target ORDER BY o, id")
-        kafka.recreate_topic(topic)
         messages = range(length * 100, length * 101)
-        topic.produce_all({"value": {"id": n}} for n in messages)
+        recreate(kafka, topic, messages)
         with error(f'topic "{topic.name}" '):
             db.process_all_available()
         status = db.status()
@@ -80,13 +83,8 @@ def test_recreated_under_a_running_stream(db, new_topic, kafka, limit):
 
 @pytest.mark.parametrize("length", [3, 9])
 def test_recreated_under_a_stream_that_goes_on(db, new_topic, kafka, length):
-    topic = new_topic(1)
-    db.create_tables(topic)
-    topic.produce_sequence(3)
-    db.create_stream(fail_on_data_loss=False)
-    db.process_all_available()
-    kafka.recreate_topic(topic)
-    topic.produce_all({"value": {"id": n}} for n in range(100, 100 + length))
+    topic = three_are_read(db, new_topic, fail_on_data_loss=False)
+    recreate(kafka, topic, range(100, 100 + length))
     db.process_all_available()
     assert db.column("SELECT id FROM target WHERE id >= 100 ORDER BY id") == list(range(100, 100 + length))
     assert db.next_offsets() == topic.offsets()
@@ -95,37 +93,20 @@ def test_recreated_under_a_stream_that_goes_on(db, new_topic, kafka, length):
 
 @pytest.mark.parametrize("limit", [None, 700])
 def test_a_doubt_about_the_topic_costs_nothing(db, new_topic, kafka, limit):
-    """Answers about the topic come every second, with the looks for new partitions: nothing is lost or read twice for that."""
+    """The cluster is asked about the topic every second, in looks for new partitions: nothing is lost or read twice for that."""
     topic = new_topic(3)
     db.create_tables(topic)
-    db.run("ALTER SYSTEM SET kafka_ingest.metadata_refresh_interval = 1")
-    db.run("SELECT pg_reload_conf()")
-    stop = threading.Event()
-
-    def produce():
-        first = 1
-        while not stop.is_set():
-            topic.produce_sequence(200, first=first)
-            first += 200
-
-    producer = threading.Thread(target=produce)
-    try:
+    with db.server_setting("kafka_ingest.metadata_refresh_interval", "1"):
         db.create_stream(max_offsets_per_trigger=limit)
         with Observer(db):
-            producer.start()
-            for total in (4, 5, 6):
-                kafka.add_partitions(topic.name, total)
-                db.wait_for("SELECT count(*) FROM kafka.stream_offset", total)
-            rows = db.value("SELECT count(*) FROM target")
-            db.wait_for(f"SELECT count(*) > {rows + 2000} FROM target", timeout=60)
-            stop.set()
-            producer.join()
+            with topic.producing(200):
+                for total in (4, 5, 6):
+                    kafka.add_partitions(topic.name, total)
+                    db.wait_for("SELECT count(*) FROM kafka.stream_offset", total)
+                rows = db.value("SELECT count(*) FROM target")
+                db.wait_for(f"SELECT count(*) > {rows + 2000} FROM target", timeout=60)
             topic.partitions_added(6)
             assert_exact(db, topic)
-    finally:
-        stop.set()
-        db.run("ALTER SYSTEM RESET kafka_ingest.metadata_refresh_interval")
-        db.run("SELECT pg_reload_conf()")
 
 
 def test_deleted(db, topic, kafka):

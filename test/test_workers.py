@@ -152,9 +152,7 @@ def test_more_workers_than_partitions(db, new_topic):
 
 def test_new_partitions_go_to_their_owner(db, new_topic, kafka, postgres):
     topic = new_topic(2)
-    db.run("ALTER SYSTEM SET kafka_ingest.metadata_refresh_interval = 1")
-    db.run("SELECT pg_reload_conf()")
-    try:
+    with db.server_setting("kafka_ingest.metadata_refresh_interval", "1"):
         db.create_tables(topic)
         topic.produce_sequence(200)
         db.create_stream(workers=3)
@@ -169,9 +167,6 @@ def test_new_partitions_go_to_their_owner(db, new_topic, kafka, postgres):
         assert workers(db) == pids
         assert_own_partitions(db, 3)
         assert set(db.column("SELECT DISTINCT worker FROM kafka.stream_progress")) == {0, 1, 2}
-    finally:
-        db.run("ALTER SYSTEM RESET kafka_ingest.metadata_refresh_interval")
-        db.run("SELECT pg_reload_conf()")
 
 
 def test_standby_and_promotion(new_cluster, topic, kafka):

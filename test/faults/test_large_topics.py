@@ -38,18 +38,13 @@ def test_partitions_added_by_the_hundred(db, new_topic, kafka, postgres):
     topic = new_topic(10)
     db.create_tables(topic)
     db.create_stream()
-    db.run("ALTER SYSTEM SET kafka_ingest.metadata_refresh_interval = '1 s'")
-    db.run("SELECT pg_reload_conf()")
-    try:
+    with db.server_setting("kafka_ingest.metadata_refresh_interval", "1 s"):
         for total in (100, 300):
             kafka.add_partitions(topic.name, total)
             topic.partitions_added(total)
             topic.produce_sequence(2 * total, first=total)
             db.wait_for("SELECT count(*) FROM kafka.stream_offset", total, timeout=60)
             assert_exact(db, topic)
-    finally:
-        db.run("ALTER SYSTEM RESET kafka_ingest.metadata_refresh_interval")
-        db.run("SELECT pg_reload_conf()")
 
 
 @pytest.mark.parametrize("size, count", [(1_000, 300_000), (1_000_000, 300)])

@@ -65,6 +65,17 @@ class Database:
         return True
 
     @contextlib.contextmanager
+    def server_setting(self, name, value):
+        """A setting of the whole server, until it ends; its processes take it up when they get to it."""
+        self.run(f"ALTER SYSTEM SET {name} = '{value}'")
+        self.run("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            self.run(f"ALTER SYSTEM RESET {name}")
+            self.run("SELECT pg_reload_conf()")
+
+    @contextlib.contextmanager
     def notices(self):
         """Gives a list of what is said until it ends, each a Notice."""
         notices = []

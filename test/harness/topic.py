@@ -1,7 +1,9 @@
 """A topic of the private Kafka as a test sees it: produce to it, read it back."""
 
 import contextlib
+import itertools
 import json
+import threading
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import OffsetSpec
@@ -68,6 +70,25 @@ class Topic:
         """Writes {"id": first ...}, round robin over the partitions."""
         self.produce_all({"value": b'{"id": %d}' % number, "partition": number % self.partitions}
                          for number in range(first, first + count))
+
+    @contextlib.contextmanager
+    def producing(self, count):
+        """Until it ends, another thread writes the sequence 1 ..., so many messages at a time."""
+        stop = threading.Event()
+
+        def produce():
+            for first in itertools.count(1, count):
+                if stop.is_set():
+                    return
+                self.produce_sequence(count, first=first)
+
+        producer = threading.Thread(target=produce)
+        producer.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            producer.join()
 
     @contextlib.contextmanager
     def transaction(self, commit=True, transactional_id=None, timeout_ms=60000):
