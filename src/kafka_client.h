@@ -92,6 +92,15 @@ struct KafkaConsumer
 	dlist_node node; /* in the list of open consumers */
 };
 
+/* kafka_client.c */
+
+/*
+ * Creates a consumer's client; NULL and a reason, which holds no secret, when the library refuses.  Raises nothing.
+ */
+extern rd_kafka_t *kafka_client_create(KafkaConsumer *consumer,
+                                       const KafkaConnection *connection, char *reason,
+                                       size_t size);
+
 /* kafka_message.c */
 
 /* Appends a message, which the batch then owns; raises nothing if there is room. */

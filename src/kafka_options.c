@@ -13,7 +13,7 @@
  * that ranges and keywords are those of the library in use.
  *
  * Options of foreign tables and their columns belong to topic_schema.c;
- * applying the properties to a consumer belongs to kafka_consumer.c.
+ * applying the properties to a consumer belongs to kafka_client.c.
  *
  *-------------------------------------------------------------------------
  */
