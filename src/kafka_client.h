@@ -43,6 +43,8 @@ typedef struct KafkaReports
 	/* the last error that says a reason, until something works again */
 	rd_kafka_resp_err_t last_error;
 	char last_error_text[512];
+	int last_error_says; /* how much: see kafka_report.c */
+	instr_time last_error_at;
 	uint32 authentication_failures; /* ever */
 } KafkaReports;
 

@@ -16,6 +16,9 @@
 #define SYSLOG_WARNING     4
 #define REPEAT_EVENT_AFTER 5000.0 /* ms */
 
+/* ms for which a cause is kept when errors come that say less; the library repeats one every 30 s */
+#define KEEP_CAUSE 35000.0
+
 char *
 kafka_event_detail(const KafkaEvent *event)
 {
@@ -88,6 +91,40 @@ note_log_line(const rd_kafka_t *client, int level, const char *facility, const c
 		consumer->reports.log_lines_lost++;
 }
 
+/*
+ * How much does an error say about what has to be mended?  A name like localhost has several addresses, of
+ * which some may lead nowhere: that a connection was refused there says less than what
+ * the broker at another one makes of ours.
+ */
+static int
+says_how_much(rd_kafka_resp_err_t code, const char *reason)
+{
+	if (code == RD_KAFKA_RESP_ERR__SSL ||
+	    kafka_report_classify(code) == KAFKA_EVENT_UNAUTHORIZED)
+		return 2;
+	return strstr(reason, "Connect to ") != NULL ? 0 : 1;
+}
+
+/* Notes an error as the last one, unless a recent one says more. */
+static void
+note_cause(KafkaReports *reports, rd_kafka_resp_err_t code, const char *reason)
+{
+	int says = says_how_much(code, reason);
+	instr_time now;
+	instr_time since;
+
+	INSTR_TIME_SET_CURRENT(now);
+	since = now;
+	INSTR_TIME_SUBTRACT(since, reports->last_error_at);
+	if (reports->last_error != 0 && says < reports->last_error_says &&
+	    INSTR_TIME_GET_MILLISEC(since) < KEEP_CAUSE)
+		return;
+	reports->last_error = code;
+	reports->last_error_says = says;
+	reports->last_error_at = now;
+	strlcpy(reports->last_error_text, reason, sizeof(reports->last_error_text));
+}
+
 /* Called by librdkafka: must not allocate or raise. */
 static void
 note_error(rd_kafka_t *client, int code, const char *reason, void *opaque)
@@ -108,10 +145,7 @@ note_error(rd_kafka_t *client, int code, const char *reason, void *opaque)
 	 * are up; that all are down comes separately, but without saying why.
 	 */
 	if (code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || reports->last_error == 0)
-	{
-		reports->last_error = code;
-		strlcpy(reports->last_error_text, reason, sizeof(reports->last_error_text));
-	}
+		note_cause(reports, code, reason);
 	if (type == KAFKA_EVENT_UNAUTHORIZED)
 		reports->authentication_failures++;
 	if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || type != KAFKA_EVENT_UNAVAILABLE)

@@ -241,7 +241,7 @@ def test_switched_off_verification(bare_db, secure_kafka, topic, options):
 
 
 def test_no_client_certificate(bare_db, secure_kafka, topic):
-    use(bare_db, secure_kafka, "mutual", broker_address_family="v4")  # where localhost is ::1, too, that is refused last
+    use(bare_db, secure_kafka, "mutual")
     bare_db.create_tables(topic)
     assert_refused(bare_db, UNREACHABLE, hint="ssl_certificate_pem")
 
@@ -256,7 +256,7 @@ def test_wrong_key_password(bare_db, secure_kafka, topic, log):
 
 
 def test_plaintext_to_a_tls_port(bare_db, secure_kafka, topic):
-    bare_db.create_server(secure_kafka.addresses["ssl"], socket_timeout_ms=3000, broker_address_family="v4")
+    bare_db.create_server(secure_kafka.addresses["ssl"], socket_timeout_ms=3000)
     bare_db.create_tables(topic)
     assert_refused(bare_db, UNREACHABLE, detail="security.protocol|[Dd]isconnected|brokers are down", hint="security_protocol")
 
