@@ -107,7 +107,10 @@ write_carefully(Sink *sink, SinkBatch *batch, Rejects *rejects, const char *topi
 			continue;
 		}
 		if (classify_error(error) != ERROR_OF_MESSAGE)
+		{
+			batch->messages->current = suspect >= 0 ? suspect - first : -1;
 			ReThrowError(error);
+		}
 		if (!rejects_allow_more(rejects) && search.end - search.first == 1)
 			break;
 

@@ -61,14 +61,26 @@ classify_error(const ErrorData *error)
 	}
 }
 
+static char *
+add_sentence(const char *text, const char *sentence)
+{
+	size_t length = text != NULL ? strlen(text) : 0;
+	const char *separator = "";
+
+	/* the detail or hint of a user's RAISE need not be a sentence */
+	if (length > 0)
+		separator = strchr(".!?:;\n", text[length - 1]) != NULL ? " " : ". ";
+	return psprintf("%s%s%s", length > 0 ? text : "", separator, sentence);
+}
+
 void
 add_to_error_detail(ErrorData *error, const char *sentence)
 {
-	size_t length = error->detail != NULL ? strlen(error->detail) : 0;
-	const char *separator = "";
+	error->detail = add_sentence(error->detail, sentence);
+}
 
-	/* the detail of a user's RAISE need not be a sentence */
-	if (length > 0)
-		separator = strchr(".!?:;\n", error->detail[length - 1]) != NULL ? " " : ". ";
-	error->detail = psprintf("%s%s%s", length > 0 ? error->detail : "", separator, sentence);
+void
+add_to_error_hint(ErrorData *error, const char *sentence)
+{
+	error->hint = add_sentence(error->hint, sentence);
 }

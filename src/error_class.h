@@ -20,7 +20,8 @@ typedef enum ErrorClass
 
 extern ErrorClass classify_error(const ErrorData *error);
 
-/* Adds a sentence to the error's detail, in the current memory context. */
+/* Add a sentence to the error's detail or hint, in the current memory context. */
 extern void add_to_error_detail(ErrorData *error, const char *sentence);
+extern void add_to_error_hint(ErrorData *error, const char *sentence);
 
 #endif /* ERROR_CLASS_H */

@@ -151,7 +151,8 @@ note_error(rd_kafka_t *client, int code, const char *reason, void *opaque)
 	if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || type != KAFKA_EVENT_UNAVAILABLE)
 	{
 		reports->pending[type] = true;
-		strlcpy(reports->pending_text[type], reports->last_error_text,
+		strlcpy(reports->pending_text[type],
+		        type == KAFKA_EVENT_UNAVAILABLE ? reports->last_error_text : reason,
 		        sizeof(reports->pending_text[type]));
 	}
 }

@@ -4,8 +4,8 @@
  *	  Run one micro-batch: rows and positions in one transaction.
  *
  * The one place where source, sink and checkpoint meet.  Which messages make
- * a batch is left to stream_reader.c, what becomes of an error in the end to
- * worker.c.
+ * a batch is left to stream_reader.c, what becomes of an error to
+ * micro_batch_errors.c, and in the end to worker.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,28 +18,16 @@
 #include "careful_write.h"
 #include "catalog.h"
 #include "dead_letter.h"
-#include "error_class.h"
+#include "micro_batch_errors.h"
 #include "pgstat.h"
 #include "privileges.h"
 #include "storage/lmgr.h"
 #include "stream_guard.h"
+#include "stream_lock.h"
 #include "stream_trust.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "stream_lock.h"
-
-/* What an attempt to write some of the messages came to. */
-typedef struct Attempt
-{
-	ErrorData *error; /* NULL: committed */
-	int failed_at;    /* index of the message being decoded at the error, or -1 */
-	int suspect;      /* index of the message that the scan was at, or -1 */
-	int end;          /* committed up to here */
-	List *wanted;     /* the columns that are decoded, as far as known at an error */
-	bool gone;        /* stream or extension does not exist any more */
-	bool over_budget; /* other workers have rejected messages: these are too many now */
-} Attempt;
 
 int64
 micro_batch_next_id(const StreamRun *run)
@@ -297,10 +285,10 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 }
 
 /* Tries to commit the messages [first, last); an error is caught and returned. */
-static Attempt
+static BatchAttempt
 try_messages(StreamRun *run, int first, int last)
 {
-	Attempt attempt = {.failed_at = -1, .suspect = -1};
+	BatchAttempt attempt = {.failed_at = -1, .suspect = -1};
 	TopicScanBatch scan = {.current = -1};
 	MemoryContext old_context = CurrentMemoryContext;
 
@@ -341,96 +329,6 @@ try_messages(StreamRun *run, int first, int last)
 	return attempt;
 }
 
-/* How many messages of this batch may be rejected. */
-static int64
-allowed_rejects(const StreamRun *run)
-{
-	const Stream *stream = run->stream;
-	int64 allowed = PG_INT64_MAX;
-
-	if (stream->on_error == ON_ERROR_STOP)
-		return 0;
-	if (stream->max_errors_per_batch > 0)
-		allowed = stream->max_errors_per_batch;
-	if (stream->max_errors > 0)
-		allowed =
-		    Min(allowed, Max(stream->max_errors - run->reader->checkpoint->error_count, 0));
-	return allowed;
-}
-
-/* Rejects what can't be decoded from "first" on; returns the number. */
-static int
-reject_undecodable(StreamRun *run, List *wanted, int first)
-{
-	MemoryContext old_context = MemoryContextSwitchTo(run->batch_context);
-	OwnerIdentity saved;
-	int rejected = 0;
-
-	if (micro_batch_begin_transaction(run->stream))
-	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		become_owner(run->stream, &saved);
-		MemoryContextSwitchTo(run->batch_context);
-		stream_trust_check(run->stream);
-		rejected = rejects_add_undecodable(run->rejects, run->topic_table, wanted,
-		                                   run->reader->batch->messages, first,
-		                                   run->reader->batch->count);
-		restore_identity(&saved);
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-	}
-	MemoryContextSwitchTo(old_context);
-	return rejected;
-}
-
-/*
- * An attempt at the messages [first, last) has failed because of one of them.
- * Rejects messages where on_error says so, or narrows the part to be tried next, until one
- * message stands alone.  Raises the error when that one may not be rejected.
- */
-static void
-handle_bad_message(StreamRun *run, const Attempt *attempt, BadMessageSearch *search)
-{
-	int first = search->first;
-	const KafkaMessage *messages = run->reader->batch->messages;
-	Rejects *rejects = run->rejects;
-
-	if (attempt->failed_at >= 0 && rejects_allow_more(rejects) &&
-	    reject_undecodable(run, attempt->wanted, attempt->failed_at) > 0)
-		return;
-
-	if (search->end - first == 1)
-	{
-		/* without the message it failed as well: not its fault alone */
-		if (rejects->excluded[first])
-			ReThrowError(attempt->error);
-		if (attempt->failed_at < 0)
-		{
-			MemoryContext old_context = MemoryContextSwitchTo(run->batch_context);
-
-			blame_message(run->topic, &messages[first], attempt->error);
-			MemoryContextSwitchTo(old_context);
-		}
-		if (!rejects_allow_more(rejects))
-		{
-			if (run->stream->on_error != ON_ERROR_STOP)
-				attempt->error->hint = MemoryContextStrdup(
-				    run->batch_context,
-				    "The stream has used up max_errors or max_errors_per_batch. Correct the "
-				    "cause, or raise the limit with kafka.alter_stream, then use "
-				    "kafka.start_stream.");
-			ReThrowError(attempt->error);
-		}
-		rejects_add(rejects, first, attempt->error);
-		search_begin(search, first, run->reader->batch->count);
-	}
-	else if (run->sink != NULL && run->sink->accepts_parts && rejects_allow_more(rejects) &&
-	         !run->careful)
-		run->careful = true;
-	else
-		search_failed(search, attempt->suspect);
-}
-
 bool
 micro_batch_run(StreamRun *run)
 {
@@ -438,14 +336,14 @@ micro_batch_run(StreamRun *run)
 	int count = run->reader->batch->count;
 	BadMessageSearch search;
 
-	run->rejects = rejects_create(count, allowed_rejects(run));
+	run->rejects = micro_batch_rejects(run);
 	MemoryContextSwitchTo(old_context);
 
 	/* the whole batch at once, most of the time */
 	search_begin(&search, 0, count);
 	for (;;)
 	{
-		Attempt attempt = try_messages(run, search.first, search.end);
+		BatchAttempt attempt = try_messages(run, search.first, search.end);
 
 		if (attempt.gone)
 			return false;
@@ -453,7 +351,7 @@ micro_batch_run(StreamRun *run)
 		{
 			/* again, without the rejects, and with what is left of the budget */
 			MemoryContextSwitchTo(run->batch_context);
-			run->rejects = rejects_create(count, allowed_rejects(run));
+			run->rejects = micro_batch_rejects(run);
 			MemoryContextSwitchTo(old_context);
 			search_begin(&search, search.first, count);
 		}
@@ -472,10 +370,8 @@ micro_batch_run(StreamRun *run)
 				search_begin(&search, search.first, search.first + 1);
 			}
 		}
-		else if (classify_error(attempt.error) == ERROR_OF_MESSAGE && search.end > search.first)
-			handle_bad_message(run, &attempt, &search);
 		else
-			ReThrowError(attempt.error);
+			micro_batch_handle_error(run, &attempt, &search);
 	}
 	run->careful = run->careful && run->rejects->count > 0;
 	run->reader->checkpoint->error_count += run->rejects->count;

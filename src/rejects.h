@@ -55,6 +55,12 @@ extern void rejects_add(Rejects *rejects, int index, ErrorData *error);
 extern void blame_message(const char *topic, const KafkaMessage *message, ErrorData *error);
 
 /*
+ * Adds to the detail of an error that stops the stream whatever on_error says, in the current memory
+ * context, which message the executor was at.  It need not be that message's fault.
+ */
+extern void mention_message(const char *topic, const KafkaMessage *message, ErrorData *error);
+
+/*
  * Rejects all of the messages [first, last) that can't be decoded, as far as
  * allowed, and returns their number.  wanted: the columns that matter, as
  * the scan told (TopicScanBatch.wanted).  Needs a transaction, in which the current user is

@@ -253,10 +253,12 @@ next_row_of_batch(ForeignScanState *node)
 		if (is_row)
 		{
 			topic_scan_set_index(slot, index);
-			break;
+			return slot;
 		}
 		CHECK_FOR_INTERRUPTS();
 	}
+	batch->current =
+	    -1; /* what comes now, such as AFTER triggers, is about no message that we know */
 	return slot;
 }
 

@@ -28,7 +28,7 @@ typedef struct TopicScanBatch
 	const KafkaMessage *messages;
 	int count;
 	int current;          /* out: index of the message being decoded or
-								 * last returned; -1 before the first */
+								 * last returned; -1 before the first and after the last */
 	bool decoding;        /* out: true while "current" is being decoded */
 	List *defaults;       /* of TopicColumnDefault *; overrides the topic
 								 * table's own column defaults never, comes after them */

@@ -160,6 +160,7 @@ upsert_tombstones_collect(const TombstoneKey *key, TopicScanBatch *batch, Upsert
 		read_tombstone(reader, batch, i, rows);
 		CHECK_FOR_INTERRUPTS();
 	}
+	batch->current = -1;
 	if (reader != NULL)
 	{
 		ExecDropSingleTupleTableSlot(reader->row);

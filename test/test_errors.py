@@ -37,6 +37,7 @@ def test_undecodable_message(db, new_topic, bad, sqlstate):
     db.create_stream()
     status = stopped_at(db, topic, 2)
     assert sqlstate in (None, status.last_error_sqlstate)
+    assert "Correct" in status.last_error_hint and "kafka.skip_message" in status.last_error_hint
     next_offset = db.next_offsets()[0]
     assert next_offset <= 2
     assert db.value("SELECT count(*) FROM target") == next_offset
