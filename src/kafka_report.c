@@ -14,7 +14,8 @@
 #include "kafka_client.h"
 
 #define SYSLOG_WARNING     4
-#define REPEAT_EVENT_AFTER 5000.0 /* ms */
+#define REPEAT_EVENT_AFTER 5000.0  /* ms */
+#define REPEAT_LINE_AFTER  30000.0 /* ms */
 
 /* ms for which a cause is kept when errors come that say less; the library repeats one every 30 s */
 #define KEEP_CAUSE 35000.0
@@ -71,19 +72,73 @@ kafka_report_classify(rd_kafka_resp_err_t code)
 	}
 }
 
+static double
+milliseconds_since(instr_time start)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+/*
+ * The library tries to connect many times a second, and takes "(after 0ms ...)" and "(after 2ms ...)" for
+ * different failures.  Returns the number of the known line that this one is, or becomes; -1 when it was
+ * written a short time ago.
+ */
+static int
+know_log_line(KafkaReports *reports, const char *facility, const char *text)
+{
+	char start[sizeof(reports->known_lines[0].start)];
+	char *varies;
+	int known;
+
+	snprintf(start, sizeof(start), "%s: %s", facility, text);
+	varies = strstr(start, " (after ");
+	if (varies != NULL)
+		*varies = '\0';
+
+	for (known = 0; known < LOG_LINES_KNOWN; known++)
+	{
+		if (strcmp(reports->known_lines[known].start, start) != 0)
+			continue;
+		if (milliseconds_since(reports->known_lines[known].written_at) < REPEAT_LINE_AFTER)
+		{
+			reports->known_lines[known].repeated++;
+			return -1;
+		}
+		break;
+	}
+	if (known == LOG_LINES_KNOWN)
+	{
+		known = reports->next_known_line;
+		reports->next_known_line = (known + 1) % LOG_LINES_KNOWN;
+		strlcpy(reports->known_lines[known].start, start, sizeof(start));
+		reports->known_lines[known].repeated = 0;
+	}
+	INSTR_TIME_SET_CURRENT(reports->known_lines[known].written_at);
+	return known;
+}
+
 /* Called by librdkafka: must not allocate or raise. */
 static void
 note_log_line(const rd_kafka_t *client, int level, const char *facility, const char *text)
 {
 	KafkaConsumer *consumer = client ? rd_kafka_opaque(client) : NULL;
+	int known;
 
 	if (consumer == NULL)
+		return;
+	known = know_log_line(&consumer->reports, facility, text);
+	if (known < 0)
 		return;
 	if (consumer->reports.log_line_count < LOG_LINES_AT_ONCE)
 	{
 		int i = consumer->reports.log_line_count++;
 
 		consumer->reports.log_lines[i].level = level;
+		consumer->reports.log_lines[i].known = known;
 		snprintf(consumer->reports.log_lines[i].text,
 		         sizeof(consumer->reports.log_lines[i].text), "%s: %s", facility, text);
 	}
@@ -110,18 +165,13 @@ static void
 note_cause(KafkaReports *reports, rd_kafka_resp_err_t code, const char *reason)
 {
 	int says = says_how_much(code, reason);
-	instr_time now;
-	instr_time since;
 
-	INSTR_TIME_SET_CURRENT(now);
-	since = now;
-	INSTR_TIME_SUBTRACT(since, reports->last_error_at);
 	if (reports->last_error != 0 && says < reports->last_error_says &&
-	    INSTR_TIME_GET_MILLISEC(since) < KEEP_CAUSE)
+	    milliseconds_since(reports->last_error_at) < KEEP_CAUSE)
 		return;
 	reports->last_error = code;
 	reports->last_error_says = says;
-	reports->last_error_at = now;
+	INSTR_TIME_SET_CURRENT(reports->last_error_at);
 	strlcpy(reports->last_error_text, reason, sizeof(reports->last_error_text));
 }
 
@@ -179,10 +229,19 @@ kafka_report_serve(KafkaConsumer *consumer)
 	reports->log_line_count = 0;
 	reports->log_lines_lost = 0;
 	for (int i = 0; i < lines; i++)
+	{
+		int *repeated = &reports->known_lines[reports->log_lines[i].known].repeated;
+		int before = *repeated;
+
+		*repeated = 0;
 		ereport(reports->log_lines[i].level <= SYSLOG_WARNING ? LOG_SERVER_ONLY : DEBUG1,
 		        (errmsg("librdkafka, server \"%s\": %s", consumer->server_name,
 		                reports->log_lines[i].text),
+		         before > 0
+		             ? errdetail_log("It came %d more times since it was written.", before)
+		             : 0,
 		         errhidestmt(true)));
+	}
 	if (lost > 0)
 		ereport(LOG_SERVER_ONLY, (errmsg("librdkafka, server \"%s\": %d more lines",
 		                                 consumer->server_name, lost),
@@ -200,6 +259,7 @@ kafka_report_all_well(KafkaConsumer *consumer)
 	kafka_peer_forget_refusal(consumer->peer);
 	reports->last_error_text[0] = '\0';
 	memset(reports->handed_out_at, 0, sizeof(reports->handed_out_at));
+	memset(reports->known_lines, 0, sizeof(reports->known_lines));
 }
 
 bool
@@ -209,22 +269,14 @@ kafka_report_next_event(KafkaConsumer *consumer, KafkaEvent *event)
 
 	for (int type = 0; type < KAFKA_EVENT_TYPES; type++)
 	{
-		instr_time now;
-
 		if (!reports->pending[type])
 			continue;
 		reports->pending[type] = false;
 
-		INSTR_TIME_SET_CURRENT(now);
-		if (!INSTR_TIME_IS_ZERO(reports->handed_out_at[type]))
-		{
-			instr_time since = now;
-
-			INSTR_TIME_SUBTRACT(since, reports->handed_out_at[type]);
-			if (INSTR_TIME_GET_MILLISEC(since) < REPEAT_EVENT_AFTER)
-				continue;
-		}
-		reports->handed_out_at[type] = now;
+		if (!INSTR_TIME_IS_ZERO(reports->handed_out_at[type]) &&
+		    milliseconds_since(reports->handed_out_at[type]) < REPEAT_EVENT_AFTER)
+			continue;
+		INSTR_TIME_SET_CURRENT(reports->handed_out_at[type]);
 
 		event->type = type;
 		event->partition = -1;

@@ -133,7 +133,7 @@ handle_surprise(const StreamRun *run, const BatchAttempt *attempt, BadMessageSea
 		search_failed(search, attempt->suspect);
 		return;
 	}
-	if (attempt->suspect == search->first)
+	if (attempt->suspect == search->first || search->end - search->first == 1)
 	{
 		MemoryContext old_context = MemoryContextSwitchTo(run->batch_context);
 

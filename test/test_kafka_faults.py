@@ -1,5 +1,8 @@
 """Kafka misbehaves, or just changes: brokers, transactions, partitions, retention."""
 
+import collections
+import re
+import time
 
 from expectations import assert_exact, error
 from harness.processes import wait_until
@@ -61,6 +64,23 @@ def test_status_says_that_the_broker_is_away(db, topic, kafka):
     kafka.start()
     topic.produce_sequence(30)
     assert_exact(db, topic)
+
+
+def test_the_log_is_not_flooded_while_the_broker_is_away(db, topic, kafka, postgres):
+    """librdkafka tries several times a second, and takes failures after 0 ms and 2 ms for different ones."""
+    db.create_tables(topic)
+    db.create_stream()
+    db.process_all_available()
+    begin = postgres.log.stat().st_size
+    started = time.monotonic()
+    kafka.stop()
+    wait_until(lambda: b"Connection refused" in postgres.log.read_bytes()[begin:], timeout=60)
+    kafka.start()
+    topic.produce_sequence(30)
+    assert_exact(db, topic)
+    lines = re.findall(r"librdkafka, server .*", postgres.log.read_bytes()[begin:].decode())
+    of_each = collections.Counter((line.split(" (after ")[0] for line in lines))
+    assert max(of_each.values()) <= 1 + (time.monotonic() - started) // 30, lines
 
 
 def test_transactions(db, topic):
