@@ -61,6 +61,12 @@ classify_error(const ErrorData *error)
 	}
 }
 
+bool
+error_is_raised_by_code(const ErrorData *error)
+{
+	return error->funcname != NULL && strcmp(error->funcname, "exec_stmt_raise") == 0;
+}
+
 static char *
 add_sentence(const char *text, const char *sentence)
 {

@@ -20,6 +20,9 @@ typedef enum ErrorClass
 
 extern ErrorClass classify_error(const ErrorData *error);
 
+/* Has a RAISE of PL/pgSQL raised it, rather than PostgreSQL or an extension? */
+extern bool error_is_raised_by_code(const ErrorData *error);
+
 /* Add a sentence to the error's detail or hint, in the current memory context. */
 extern void add_to_error_detail(ErrorData *error, const char *sentence);
 extern void add_to_error_hint(ErrorData *error, const char *sentence);

@@ -122,18 +122,22 @@ handle_bad_message(StreamRun *run, const BatchAttempt *attempt, BadMessageSearch
 }
 
 /*
- * An error that stops the stream whatever on_error says.  Where the executor was at a message, what is before it
- * is committed first: then the stream stands at that message, and kafka.skip_message can leave it out.
+ * An error that stops the stream whatever on_error says.  Where the executor was at a message, or code of
+ * the user's has raised the error, what is before the message is committed first: then the stream stands at
+ * that message, and kafka.skip_message can leave it out.
  */
 static void
 handle_surprise(const StreamRun *run, const BatchAttempt *attempt, BadMessageSearch *search)
 {
-	if (attempt->suspect > search->first)
+	bool alone = search->end - search->first == 1;
+
+	if (attempt->suspect > search->first ||
+	    (attempt->suspect < 0 && !alone && error_is_raised_by_code(attempt->error)))
 	{
 		search_failed(search, attempt->suspect);
 		return;
 	}
-	if (attempt->suspect == search->first || search->end - search->first == 1)
+	if (attempt->suspect == search->first || alone)
 	{
 		MemoryContext old_context = MemoryContextSwitchTo(run->batch_context);
 
