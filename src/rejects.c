@@ -103,10 +103,8 @@ mention_message(const char *topic, const KafkaMessage *message, ErrorData *error
 	add_to_error_detail(error,
 	                    psprintf("The batch was at topic \"%s\", partition %d, offset %lld.",
 	                             topic, message->partition, (long long) message->offset));
-	/* what is missing or forbidden (42) is most often so for every message */
-	if (error->hint == NULL &&
-	    ERRCODE_TO_CATEGORY(error->sqlerrcode) !=
-	        ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION))
+	/* of others the cause is more often the stream's definition */
+	if (error->hint == NULL && error_is_raised_by_code(error))
 		error->hint = pstrdup("Correct the cause, or leave the message out with "
 		                      "kafka.skip_message; then kafka.start_stream goes on.");
 }
