@@ -100,8 +100,18 @@ raise_loss(const Stream *stream, const char *topic, const LogFinding *finding)
 			                         finding->partition, (long long) finding->next_offset),
 			         errhint("%s", hint)));
 			break;
-		case LOG_AGREES:
 		case LOG_PARTITION_GONE:
+			ereport(
+			    ERROR,
+			    (errcode(ERRCODE_DATA_CORRUPTED),
+			     errmsg("partition %d of topic \"%s\", which stream \"%s\" has read, is gone",
+			            finding->partition, topic, stream->name),
+			     errdetail("The stream is at offset %lld: the topic was recreated with "
+			               "fewer partitions.",
+			               (long long) finding->next_offset),
+			     errhint("%s", hint)));
+			break;
+		case LOG_AGREES:
 		case LOG_PARTITION_NEW:
 			break;
 	}

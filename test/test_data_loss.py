@@ -128,12 +128,14 @@ def test_available_now_with_everything_lost(db, new_topic, kafka):
 
 
 @pytest.mark.parametrize("running", [True, False])
-@pytest.mark.parametrize("new_messages, partitions", [(0, 3), (6, 3), (90, 3), (30, 2), (30, 4)],
-                         ids=["empty", "shorter", "longer", "fewer", "more"])
-def test_recreated_topic(db, topic, kafka, running, new_messages, partitions):
+@pytest.mark.parametrize("new_messages, partitions, workers",
+                         [(0, 3, 1), (6, 3, 1), (90, 3, 1), (30, 2, 1), (30, 4, 1), (30, 1, 2)],
+                         ids=["empty", "shorter", "longer", "fewer", "more", "none-for-a-worker"])
+def test_recreated_topic(db, topic, kafka, postgres, running, new_messages, partitions, workers):
+    begin = postgres.log.stat().st_size
     db.create_tables(topic)
     topic.produce_sequence(30)
-    db.create_stream(fail_on_data_loss=False)
+    db.create_stream(fail_on_data_loss=False, workers=workers)
     db.process_all_available()
     if not running:
         db.call("stop_stream")
@@ -154,6 +156,7 @@ def test_recreated_topic(db, topic, kafka, running, new_messages, partitions):
     assert db.next_offsets() == topic.offsets()
     assert db.status().messages == 42 + new_messages
     assert db.status().data_loss_at is not None
+    assert b"unexpected" not in postgres.log.read_bytes()[begin:]
 
 
 def test_unread_messages_of_a_deleted_topic_are_counted(db, new_topic, kafka):
