@@ -95,6 +95,7 @@ write_carefully(Sink *sink, SinkBatch *batch, Rejects *rejects, const char *topi
 	{
 		TopicScanBatch scan;
 		ErrorData *error;
+		ErrorClass class;
 		int suspect;
 
 		CHECK_FOR_INTERRUPTS();
@@ -106,7 +107,8 @@ write_carefully(Sink *sink, SinkBatch *batch, Rejects *rejects, const char *topi
 			search_passed(&search, PART_MESSAGES, last);
 			continue;
 		}
-		if (classify_error(error) != ERROR_OF_MESSAGE)
+		class = scan.decoding ? classify_decoding_error(error) : classify_error(error);
+		if (class != ERROR_OF_MESSAGE)
 		{
 			batch->messages->current = suspect >= 0 ? suspect - first : -1;
 			ReThrowError(error);

@@ -17,6 +17,10 @@
 #define HINT_GO_ON                                                                             \
 	"Use kafka.reset_stream to go on with what is there, or set fail_on_data_loss => false "   \
 	"with kafka.alter_stream and start the stream."
+#define HINT_PASS_OVER                                                                         \
+	"To go on at the start of the log, set fail_on_data_loss => false with "                   \
+	"kafka.alter_stream and start the stream. kafka.reset_stream would read all partitions "   \
+	"anew, also what has been written of them."
 #define HINT_CONFIRM                                                                           \
 	"If it is still so after a pause, the stream goes on with what is there: "                 \
 	"fail_on_data_loss is false."
@@ -72,7 +76,7 @@ raise_loss(const Stream *stream, const char *topic, const LogFinding *finding)
 			                   finding->partition, (long long) finding->next_offset,
 			                   (long long) finding->low,
 			                   (long long) (finding->low - finding->next_offset)),
-			         errhint("%s", hint)));
+			         errhint("%s", stream->fail_on_data_loss ? HINT_PASS_OVER : hint)));
 			break;
 		case LOG_ENDS_BEFORE:
 			ereport(

@@ -15,6 +15,7 @@
 #include "funcapi.h"
 #include "function_arguments.h"
 #include "micro_batch.h"
+#include "stream_failure.h"
 #include "stream_query.h"
 #include "stream_reader.h"
 #include "stream_trust.h"
@@ -177,8 +178,13 @@ write_one(Sink *sink, const char *stream, const char *topic, Oid topic_table,
 
 	if (error == NULL && batch.state_rows_added != 0)
 		checkpoint_add_state_rows(stream, topic, message->partition, batch.state_rows_added);
-	if (error != NULL && classify_error(error) != ERROR_OF_MESSAGE)
+	if (error == NULL)
+		return NULL;
+	if ((scan.decoding ? classify_decoding_error(error) : classify_error(error)) !=
+	    ERROR_OF_MESSAGE)
 		ReThrowError(error);
+	if (!scan.decoding)
+		blame_message(topic, message, error);
 	return error;
 }
 
@@ -222,8 +228,8 @@ kafka_retry_dead_letters(PG_FUNCTION_ARGS)
 {
 	DeadLetterChoice choice;
 	Stream *stream = chosen_stream(fcinfo, &choice);
-	Oid topic_table = stream_query_topic_table(stream->source);
-	const char *topic = topic_schema_load(topic_table)->topic;
+	Oid topic_table;
+	const char *topic;
 	KafkaMessage *messages;
 	OwnerIdentity saved;
 	TupleDesc descriptor;
@@ -236,6 +242,9 @@ kafka_retry_dead_letters(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
+	stream_check_objects(stream);
+	topic_table = stream_query_topic_table(stream->source);
+	topic = topic_schema_load(topic_table)->topic;
 	messages = load_dead_letters(&choice, topic, &count);
 
 	/* as in the worker: nothing of the caller's takes part */

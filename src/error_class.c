@@ -61,6 +61,31 @@ classify_error(const ErrorData *error)
 	}
 }
 
+ErrorClass
+classify_decoding_error(const ErrorData *error)
+{
+	ErrorClass class = classify_error(error);
+
+	/* in a function that a domain calls it is a programming error */
+	if (class != ERROR_OF_DEFINITION ||
+	    (error->context != NULL && strstr(error->context, " function ") != NULL))
+		return class;
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_SYNTAX_ERROR: /* tsquery, jsonpath */
+		case ERRCODE_INVALID_NAME:
+		case ERRCODE_UNDEFINED_OBJECT: /* regtype, aclitem, ... */
+		case ERRCODE_UNDEFINED_TABLE:
+		case ERRCODE_UNDEFINED_FUNCTION:
+		case ERRCODE_AMBIGUOUS_FUNCTION:
+		case ERRCODE_UNDEFINED_SCHEMA:
+		case ERRCODE_FEATURE_NOT_SUPPORTED:
+			return ERROR_OF_MESSAGE;
+		default:
+			return class;
+	}
+}
+
 bool
 error_is_raised_by_code(const ErrorData *error)
 {

@@ -20,6 +20,12 @@ typedef enum ErrorClass
 
 extern ErrorClass classify_error(const ErrorData *error);
 
+/*
+ * The same for an error that came while a message was decoded: input functions of some types say with codes of
+ * programming errors (a syntax error, an undefined object) that a value is no good.
+ */
+extern ErrorClass classify_decoding_error(const ErrorData *error);
+
 /* Has a RAISE of PL/pgSQL raised it, rather than PostgreSQL or an extension? */
 extern bool error_is_raised_by_code(const ErrorData *error);
 

@@ -157,7 +157,8 @@ micro_batch_rejects(const StreamRun *run)
 void
 micro_batch_handle_error(StreamRun *run, const BatchAttempt *attempt, BadMessageSearch *search)
 {
-	ErrorClass class = classify_error(attempt->error);
+	ErrorClass class = attempt->failed_at >= 0 ? classify_decoding_error(attempt->error)
+	                                           : classify_error(attempt->error);
 
 	if (class == ERROR_OF_MESSAGE && search->end > search->first)
 		handle_bad_message(run, attempt, search);

@@ -180,7 +180,7 @@ rejects_add_undecodable(Rejects *rejects, Oid topic_table, List *wanted,
 		                           &error);
 		if (error == NULL)
 			break;
-		if (classify_error(error) != ERROR_OF_MESSAGE)
+		if (classify_decoding_error(error) != ERROR_OF_MESSAGE)
 			ReThrowError(error);
 		rejects_add(rejects, first, error);
 		added++;

@@ -59,7 +59,9 @@ stream_check_objects(const Stream *stream)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
 		                errmsg("source of stream \"%s\" does not exist", stream->name),
 		                errdetail("It has been dropped, or was never there."),
-		                errhint("Use kafka.drop_stream and create the stream again.")));
+		                errhint("Use kafka.drop_stream and create the stream again, with the "
+		                        "offsets of kafka.stream_offset as starting_offsets where it "
+		                        "shall go on.")));
 	if (stream->foreach_batch == NULL && get_rel_relkind(stream->target) == '\0')
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
 		                errmsg("target of stream \"%s\" does not exist", stream->name),

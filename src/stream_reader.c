@@ -358,6 +358,8 @@ stream_reader_gather(StreamReader *reader)
 	size_t max_bytes = (size_t) max_batch_kilobytes * 1024;
 
 	kafka_message_batch_clear(reader->batch);
+	if (topic_identity_must_wait(reader))
+		return false;
 	if (reader->stream->max_offsets_per_trigger > 0)
 		gather_shares(reader, max_bytes);
 	else

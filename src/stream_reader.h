@@ -47,6 +47,8 @@ typedef struct StreamReader
 	/* see topic_identity.c */
 	uint32 metadata_requests; /* that have been taken into account */
 	TimestampTz identity_checked_at;
+	TimestampTz look_again_at; /* DT_NOEND, or when gathering goes on */
+	int looks_in_a_row;
 	bool *last_awaited; /* by partition: the last message that was read comes once more */
 
 	/* the connection's last trouble, until a message or a partition's end arrives */

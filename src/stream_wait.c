@@ -11,13 +11,13 @@
 #include "checkpoint.h"
 #include "function_arguments.h"
 #include "progress.h"
+#include "stream_failure.h"
 #include "stream_query.h"
 #include "stream_reader.h"
 #include "topic_schema.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "watermark.h"
-#include "stream_failure.h"
 
 PG_FUNCTION_INFO_V1(kafka_process_all_available);
 
@@ -36,6 +36,13 @@ typedef struct Examination
 	TimestampTz made_at;
 } Examination;
 
+/* The stream's positions when they were looked at last. */
+typedef struct Positions
+{
+	int count;
+	int64 *next_offsets;
+} Positions;
+
 /* The checkpoint comes first: what has been read by now must be in the log. */
 static void
 examine_topic(Examination *examination, const Stream *stream, const TopicSchema *schema)
@@ -51,8 +58,8 @@ examine_topic(Examination *examination, const Stream *stream, const TopicSchema 
 	checkpoint = checkpoint_load(stream->name, schema->topic);
 	consumer = stream_open_lookup_consumer(schema->server_id, schema->topic, stream->owner);
 	examination->log = log = log_check(consumer, checkpoint, all, LOG_PEEK_LAST_AT_END);
-	/* an error that says so */
-	if (log->partition_count == 0)
+	/* an error that says so; without fail_on_data_loss the worker waits for it, and so do we */
+	if (log->partition_count == 0 && stream->fail_on_data_loss)
 		(void) kafka_consumer_partition_count(consumer);
 	kafka_consumer_close(consumer);
 	MemoryContextSwitchTo(old_context);
@@ -75,6 +82,25 @@ examine_topic(Examination *examination, const Stream *stream, const TopicSchema 
 				break;
 		}
 	}
+}
+
+/*
+ * Has the worker gone over to another log, in which what is waited for may never come?  Keeps the positions for
+ * the next time, in the current memory context.
+ */
+static bool
+has_moved_back(Positions *before, const Checkpoint *checkpoint)
+{
+	bool back = checkpoint->count < before->count;
+
+	for (int i = 0; i < Min(checkpoint->count, before->count); i++)
+		back |= checkpoint->positions[i].next_offset < before->next_offsets[i];
+	if (before->count < checkpoint->count)
+		before->next_offsets = palloc(sizeof(int64) * checkpoint->count);
+	before->count = checkpoint->count;
+	for (int i = 0; i < checkpoint->count; i++)
+		before->next_offsets[i] = checkpoint->positions[i].next_offset;
+	return back;
 }
 
 /* Partitions that are not there yet count as behind, unless there is nothing in them. */
@@ -107,6 +133,7 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 	MemoryContext old_context;
 	TopicSchema *schema;
 	Examination examination;
+	Positions before = {0};
 	TimestampTz deadline;
 	TimestampTz closing = DT_NOBEGIN; /* watermark when all had been read */
 
@@ -127,6 +154,7 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 		                errmsg("stream \"%s\" was changed in this transaction", name),
 		                errdetail("Its worker starts when the transaction commits."),
 		                errhint("Use COMMIT before kafka.process_all_available.")));
+	stream_check_objects(stream);
 	schema = topic_schema_load(stream_query_topic_table(stream->source));
 	examination.context = AllocSetContextCreate(CurrentMemoryContext, "kafka topic examination",
 	                                            ALLOCSET_DEFAULT_SIZES);
@@ -147,6 +175,10 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 
 		stream = stream_load_owned(name, false);
 		checkpoint = checkpoint_load(stream->name, schema->topic);
+		MemoryContextSwitchTo(old_context);
+		if (has_moved_back(&before, checkpoint))
+			examine_topic(&examination, stream, schema);
+		MemoryContextSwitchTo(scratch);
 
 		behind = partitions_behind(checkpoint, examination.log, &messages);
 		/* windows that the last messages have closed are still to come out */

@@ -22,10 +22,13 @@
 #include "utils/timestamp.h"
 
 /*
- * Without ids, time from one look at the last messages to the next.  The library asks by itself, too, when
- * it connects to brokers, and as long as a partition has no leader.
+ * Without ids, time from one look at the last messages to the next, in which nothing is read when there is a new
+ * doubt.  The library asks by itself, too, when it connects to brokers, and as long as a partition has no leader.
  */
-#define PAUSE_MS 1000
+#define PAUSE_MS 200
+
+/* So many looks that found nothing, each with a new doubt before a batch was written: enough. */
+#define LOOKS_IN_A_ROW 5
 
 void
 topic_identity_allocate(StreamReader *reader, int known)
@@ -38,7 +41,7 @@ topic_identity_allocate(StreamReader *reader, int known)
 		reader->metadata_requests = reader->log->metadata_requests;
 		if (reader->log->topic_id == NULL)
 			reader->metadata_requests = kafka_consumer_metadata_requests(reader->consumer);
-		reader->identity_checked_at = GetCurrentTimestamp();
+		reader->look_again_at = DT_NOEND;
 	}
 	else
 		reader->last_awaited = repalloc(reader->last_awaited, sizeof(bool) * count);
@@ -74,6 +77,20 @@ look_at_last_messages(StreamReader *reader)
 }
 
 bool
+topic_identity_must_wait(StreamReader *reader)
+{
+	TimestampTz next_look = TimestampTzPlusMilliseconds(reader->identity_checked_at, PAUSE_MS);
+
+	reader->look_again_at = DT_NOEND;
+	if (reader->log->topic_id != NULL || reader->looks_in_a_row == 0 ||
+	    reader->metadata_requests == kafka_consumer_metadata_requests(reader->consumer) ||
+	    GetCurrentTimestamp() >= next_look)
+		return false;
+	reader->look_again_at = next_look;
+	return true;
+}
+
+bool
 topic_identity_holds(StreamReader *reader)
 {
 	uint32 requests = kafka_consumer_metadata_requests(reader->consumer);
@@ -81,16 +98,23 @@ topic_identity_holds(StreamReader *reader)
 	if (reader->must_reopen)
 		return false;
 	if (requests == reader->metadata_requests)
+	{
+		if (reader->batch->count > 0)
+			reader->looks_in_a_row = 0;
 		return true;
+	}
 	if (reader->log->topic_id != NULL)
 	{
 		reader->must_reopen = !same_id(reader);
 		return !reader->must_reopen;
 	}
-	if (GetCurrentTimestamp() <
-	    TimestampTzPlusMilliseconds(reader->identity_checked_at, PAUSE_MS))
-		return true;
 	reader->metadata_requests = requests;
+	if (reader->looks_in_a_row == LOOKS_IN_A_ROW)
+	{
+		reader->looks_in_a_row = 0;
+		return true;
+	}
+	reader->looks_in_a_row++;
 	reader->identity_checked_at = GetCurrentTimestamp();
 	look_at_last_messages(reader);
 	return false;

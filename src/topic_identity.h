@@ -14,6 +14,12 @@
 extern void topic_identity_allocate(StreamReader *reader, int known);
 
 /*
+ * To be called before anything is taken.  True: there is a new doubt so soon after the last that it must wait,
+ * and all messages with it, until reader->look_again_at.
+ */
+extern bool topic_identity_must_wait(StreamReader *reader);
+
+/*
  * To be called when all that is here has been taken, before anything is done with it.  False: nothing
  * must be done with it, and reader->must_reopen is set, or it has been dropped
  * and is being fetched again, behind the last message of each partition, which

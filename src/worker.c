@@ -32,6 +32,9 @@
 /* how long to wait for a sign of life from a cluster in trouble */
 #define REACHABLE_TIMEOUT_MS 500
 
+/* how often a stream to which nothing comes says where Kafka is: behind an open transaction, that moves on */
+#define REPORT_MS 5000
+
 int max_batch_messages = 1000000;
 int max_batch_kilobytes = 65536;
 static int metadata_refresh_interval = 30;
@@ -194,7 +197,7 @@ run_stream(int64 stream_id, int worker)
 	for (;;)
 	{
 		TimestampTz now = GetCurrentTimestamp();
-		TimestampTz wake_up = next_refresh;
+		TimestampTz wake_up = Min(next_refresh, TimestampTzPlusMilliseconds(now, REPORT_MS));
 
 		CHECK_FOR_INTERRUPTS();
 		if (progress_stop_requested())
@@ -232,6 +235,7 @@ run_stream(int64 stream_id, int worker)
 		{
 			bool gathered = stream_reader_gather(reader);
 
+			wake_up = Min(wake_up, reader->look_again_at);
 			if (reader->must_reopen)
 				return RUN_RELOAD;
 			if (gathered)

@@ -3,6 +3,7 @@
 import collections
 import os
 import signal
+import threading
 
 import pytest
 from confluent_kafka import KafkaException
@@ -172,6 +173,34 @@ def test_unread_messages_of_a_deleted_topic_are_counted(db, new_topic, kafka):
     db.call("start_stream")
     wait_for_ids(db, [*range(1, 21), *range(500, 505)])
     assert db.status().lost_offsets == 80
+
+
+def test_process_all_available_of_a_log_that_becomes_shorter(db, new_topic, kafka):
+    """What it waited for will never come: it waits for what there is instead."""
+    topic = new_topic()
+    db.create_tables(topic)
+    topic.produce_sequence(100)
+    db.create_stream(max_offsets_per_trigger=20, trigger_interval="5 s", fail_on_data_loss=False)
+    db.wait_for("SELECT count(*) > 0 FROM target", True)
+    failures = []
+
+    def wait_for_all():
+        with db.connect() as session:
+            try:
+                session.execute("SELECT kafka.process_all_available('s', '60 s')")
+            except Exception as problem:
+                failures.append(problem)
+
+    waiting = threading.Thread(target=wait_for_all)
+    waiting.start()
+    db.wait_for("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT kafka.process_all_available%' "
+                "AND wait_event_type IS NOT NULL AND pid <> pg_backend_pid()", 1)
+    kafka.recreate_topic(topic)
+    topic.produce_all({"value": {"id": n}} for n in range(500, 505))
+    waiting.join()
+    assert failures == []
+    assert db.column("SELECT id FROM target WHERE id >= 500 ORDER BY id") == [*range(500, 505)]
+    assert db.value("SELECT count(*) FROM target WHERE id < 500") < 100
 
 
 def truncate_log(kafka, topic, size):

@@ -84,6 +84,9 @@ def test_topic_table_of_a_query_cannot_be_dropped(db, topic):
 def test_dropped_topic_table_of_a_source(busy):
     busy.run("DROP FOREIGN TABLE topic")
     assert busy.wait_for_state("failed", "backing off").last_error
+    for call in ("process_all_available", "retry_dead_letters", "verify_stream"):
+        with error('source of stream "s" does not exist', hint="starting_offsets", sqlstate="42P01"):
+            busy.run(f"SELECT kafka.{call}('s')")
 
 
 def test_altered_server_is_followed(busy, topic, kafka):

@@ -93,6 +93,30 @@ def test_the_error_budget_stops(db, topic, budget):
     assert db.value("SELECT max(id) FROM target") == 100 and len(letters(db)) == 3
 
 
+@pytest.mark.parametrize("type, good, bad, sqlstate", [
+    ("tsquery", "a & b", "a & ", "42601"), ("jsonpath", "$.a", "$.", "42601"), ("regclass", "pg_class", "no_such", "42P01"),
+    ("regtype", "int8", "no_such", "42704"), ("regproc", "now", "no_such", "42883"), ("regnamespace", "kafka", "no_such", "3F000")])
+def test_input_functions_that_speak_of_programming_errors(db, topic, type, good, bad, sqlstate):
+    """That a value is no tsquery is the message's fault, although the SQLSTATE is that of a wrong statement."""
+    db.create_topic_table(topic, f"id bigint, v {type}")
+    db.run(f"CREATE TABLE target (id bigint, v {type})")
+    topic.produce_all({"value": {"id": n, "v": bad if n in (4, 7) else good}, "partition": 0} for n in range(10))
+    db.create_stream(on_error="dead_letter")
+    db.process_all_available()
+    assert db.column("SELECT id FROM target ORDER BY id") == [0, 1, 2, 3, 5, 6, 8, 9]
+    assert [(row[0], row[1]) for row in letters(db, '"offset", error_sqlstate')] == [(4, sqlstate), (7, sqlstate)]
+    assert db.run("SELECT * FROM kafka.retry_dead_letters('s')") == [(2, 0, 2)]
+    db.call("alter_stream", on_error="stop")
+    topic.produce_all({"value": {"id": n, "v": bad if n == 12 else good}, "partition": 0} for n in range(10, 15))
+    status = db.wait_for_state("failed")
+    assert status.last_error_sqlstate == sqlstate and "offset 12" in status.last_error_detail
+    assert db.value("SELECT max(id) FROM target") == 11 and db.next_offsets()[0] == 12
+    db.run("SELECT kafka.skip_message('s', %s, 0, 12)", topic.name)
+    db.call("start_stream")
+    db.process_all_available()
+    assert db.value("SELECT max(id) FROM target") == 14
+
+
 def test_retry_after_the_table_is_mended(db, topic):
     db.create_tables(topic)
     db.run("ALTER TABLE target ADD CONSTRAINT small CHECK (id <= 90)")

@@ -109,8 +109,11 @@ def test_open_transaction(db, topic):
         assert_exact(db, topic)
         assert db.column("SELECT id FROM target ORDER BY id") == [1]
         assert db.status().last_error is None
+        db.wait_for("SELECT sum(lag)::int FROM kafka.stream_lag", 2)
+    topic.wait_for_markers()
     assert_exact(db, topic)
     assert db.column("SELECT id FROM target ORDER BY id") == [1, 2, 3]
+    db.wait_for("SELECT sum(lag)::int FROM kafka.stream_lag", 0)
 
 
 def test_transactions_with_available_now(db, topic):

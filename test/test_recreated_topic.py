@@ -81,6 +81,23 @@ def test_recreated_under_a_running_stream(db, new_topic, kafka, limit):
         assert db.next_offsets() == topic.offsets()
 
 
+@pytest.mark.parametrize("limit", [None, 4])
+def test_recreated_as_soon_as_it_has_been_read(db, new_topic, kafka, limit):
+    """Nobody asks about the topic, and the last look at it was a moment ago."""
+    topic = three_are_read(db, new_topic, max_offsets_per_trigger=limit)
+    for length in (4, 9, 9, 30, 30):
+        recreate(kafka, topic, range(100, 100 + length))
+        status = db.wait_for_state("failed", timeout=60)
+        assert topic.name in status.last_error and status.last_error_sqlstate == "XX001"
+        assert db.value("SELECT count(*) FROM target WHERE id >= 100") == 0
+        db.run("TRUNCATE target")
+        db.call("reset_stream")
+        db.call("start_stream")
+        db.process_all_available()
+        assert db.column("SELECT id FROM target ORDER BY id") == list(range(100, 100 + length))
+        db.run("UPDATE target SET id = 0")
+
+
 @pytest.mark.parametrize("length", [3, 9])
 def test_recreated_under_a_stream_that_goes_on(db, new_topic, kafka, length):
     topic = three_are_read(db, new_topic, fail_on_data_loss=False)

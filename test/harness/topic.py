@@ -5,7 +5,7 @@ import itertools
 import json
 import threading
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from harness.processes import wait_until
@@ -122,7 +122,8 @@ class Topic:
             try:
                 return {place.partition: future.result().offset for place, future in futures.items()}
             except KafkaException as error:
-                if error.args[0].retriable():  # the client has not heard yet that the broker was started anew
+                # the client has not heard yet that the broker was started anew
+                if error.args[0].retriable() or error.args[0].code() == KafkaError.FENCED_LEADER_EPOCH:
                     return None
                 raise
 
