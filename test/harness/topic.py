@@ -6,7 +6,7 @@ import json
 import threading
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from harness.processes import wait_until
 
@@ -122,10 +122,12 @@ class Topic:
             try:
                 return {place.partition: future.result().offset for place, future in futures.items()}
             except KafkaException as error:
-                # the client has not heard yet that the broker was started anew
-                if error.args[0].retriable() or error.args[0].code() == KafkaError.FENCED_LEADER_EPOCH:
-                    return None
-                raise
+                # the client has not heard yet that the broker was started anew; of leader epochs it never hears
+                if error.args[0].code() == KafkaError.FENCED_LEADER_EPOCH:
+                    self.admin = AdminClient({"bootstrap.servers": self.address})
+                elif not error.args[0].retriable():
+                    raise
+                return None
 
         return wait_until(answer, what=f"offsets of {self.name}")
 
