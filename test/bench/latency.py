@@ -1,5 +1,7 @@
 """From produce() to a row that another session sees, at a trickle; part of make bench.
 
+The broker's acknowledgement to the producer is measured beside it: what it takes is no worker's time.
+
 test/run.sh bench.latency: at several rates, alone and while another stream works off a backlog, beside
 what the disk needs for a commit.  By environment:
 
@@ -44,17 +46,25 @@ def measure(db, broker, messages_per_second, seconds, name="trickle"):
     polls = (os.environ.get("OBSERVER") or "poll") == "poll"
     sent = [0.0] * count
     sent_at = [0.0] * count     # of the clock that PostgreSQL reads
+    acknowledged = [0.0] * count
     done = threading.Event()
+
+    def acknowledge(number):
+        def callback(error, message):
+            if number >= 0:
+                acknowledged[number] = time.perf_counter()
+        return callback
 
     def produce():
         producer = Producer({"bootstrap.servers": broker.address, "linger.ms": 0})
         start = time.perf_counter() + WARM_UP
         for number in range(-WARM_UP * messages_per_second, count):
-            done.wait(max(0.0, start + number / messages_per_second - time.perf_counter()))
+            while (left := start + number / messages_per_second - time.perf_counter()) > 0:
+                producer.poll(left) if left > 0.001 else done.wait(left)
             if number >= 0:
                 sent[number] = time.perf_counter()
                 sent_at[number] = time.time()
-            producer.produce(name, b'{"id": %d}' % number)
+            producer.produce(name, b'{"id": %d}' % number, on_delivery=acknowledge(number))
             producer.poll(0)
         producer.flush(30)
 
@@ -78,10 +88,10 @@ def measure(db, broker, messages_per_second, seconds, name="trickle"):
     db.call("drop_stream", name)
     if len(seen) < count:
         raise RuntimeError(f"only {len(seen)} of {count} messages became visible")
-    ordered = sorted(seen.values())
+    broker = percentiles((acknowledged[number] - sent[number]) * 1000 for number in range(count))
     return {"messages": count, "messages_per_second": messages_per_second,
-            **{f"p{percent}_ms": round(ordered[min(count - 1, count * percent // 100)] * 1000, 2)
-               for percent in (50, 90, 99)}, "max_ms": round(ordered[-1] * 1000, 2)}
+            **{f"{name}_ms": value for name, value in percentiles(value * 1000 for value in seen.values()).items()},
+            "max_ms": round(max(seen.values()) * 1000, 2), "broker_ms": broker}
 
 
 def percentiles(milliseconds):
@@ -139,7 +149,8 @@ def main(directory):
                 with backlog(db, count) if behind else contextlib.nullcontext():
                     result = measure(db, broker, rate, seconds, name)
                 say(f"{rate}/s{', beside a backlog' if behind else ''}: p50 {result['p50_ms']} ms, p90 {result['p90_ms']} ms, "
-                    f"p99 {result['p99_ms']} ms, max {result['max_ms']} ms; a commit of one row: {commits} ms")
+                    f"p99 {result['p99_ms']} ms, max {result['max_ms']} ms; the broker's acknowledgement: {result['broker_ms']} ms; "
+                    f"a commit of one row: {commits} ms")
 
 
 if __name__ == "__main__":
