@@ -27,8 +27,9 @@
  */
 #define PAUSE_MS 200
 
-/* So many looks that found nothing, each with a new doubt before a batch was written: enough. */
+/* So many looks that found nothing, each with a new doubt at once and before a batch was written: enough. */
 #define LOOKS_IN_A_ROW 5
+#define AT_ONCE_MS     (2 * PAUSE_MS)
 
 void
 topic_identity_allocate(StreamReader *reader, int known)
@@ -109,6 +110,9 @@ topic_identity_holds(StreamReader *reader)
 		return !reader->must_reopen;
 	}
 	reader->metadata_requests = requests;
+	if (GetCurrentTimestamp() >=
+	    TimestampTzPlusMilliseconds(reader->identity_checked_at, AT_ONCE_MS))
+		reader->looks_in_a_row = 0;
 	if (reader->looks_in_a_row == LOOKS_IN_A_ROW)
 	{
 		reader->looks_in_a_row = 0;

@@ -1,5 +1,7 @@
 """A topic that was deleted and created again is not the same topic, whatever its offsets say."""
 
+import time
+
 import pytest
 
 from expectations import assert_exact, error
@@ -96,6 +98,17 @@ def test_recreated_as_soon_as_it_has_been_read(db, new_topic, kafka, limit):
         db.process_all_available()
         assert db.column("SELECT id FROM target ORDER BY id") == list(range(100, 100 + length))
         db.run("UPDATE target SET id = 0")
+
+
+def test_recreated_after_many_looks(db, new_topic, kafka):
+    """None of them has found anything, and the next one counts."""
+    with db.server_setting("kafka_ingest.metadata_refresh_interval", "1"):
+        topic = three_are_read(db, new_topic)
+        begin = time.monotonic()
+        wait_until(lambda: time.monotonic() - begin > 8, interval=0.5, what="the topic has been looked at some eight times")
+        recreate(kafka, topic, range(100, 109))
+        assert db.wait_for_state("failed", timeout=60).last_error_sqlstate == "XX001"
+        assert db.value("SELECT count(*) FROM target") == 3
 
 
 @pytest.mark.parametrize("length", [3, 9])
