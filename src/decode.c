@@ -198,6 +198,11 @@ add_place_to_error(void *arg)
 		appendStringInfoChar(&detail, '.');
 		errdetail_internal("%s", detail.data);
 
+		/* for classify_decoding_error(): it is the value, not a function that a domain calls */
+		if (decoder->current_column != NULL && error->column_name == NULL &&
+		    (error->context == NULL || strstr(error->context, " function ") == NULL))
+			err_generic_string(PG_DIAG_COLUMN_NAME, decoder->current_column->name);
+
 		if (error->hint != NULL)
 			;
 		else if (decoder->current_column != NULL)

@@ -66,9 +66,7 @@ classify_decoding_error(const ErrorData *error)
 {
 	ErrorClass class = classify_error(error);
 
-	/* in a function that a domain calls it is a programming error */
-	if (class != ERROR_OF_DEFINITION ||
-	    (error->context != NULL && strstr(error->context, " function ") != NULL))
+	if (class != ERROR_OF_DEFINITION || error->column_name == NULL)
 		return class;
 	switch (error->sqlerrcode)
 	{

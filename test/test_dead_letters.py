@@ -117,6 +117,17 @@ def test_input_functions_that_speak_of_programming_errors(db, topic, type, good,
     assert db.value("SELECT max(id) FROM target") == 14
 
 
+def test_such_an_input_function_in_a_batch_of_a_procedure(db, topic):
+    db.create_topic_table(topic, "id bigint, v tsquery")
+    db.run("CREATE TABLE target (id bigint, v tsquery); CREATE PROCEDURE write_batch(batch bigint) LANGUAGE sql "
+           "AS 'INSERT INTO public.target SELECT * FROM public.topic'")
+    topic.produce_all({"value": {"id": n, "v": "a &" if n == 4 else "a"}, "partition": 0} for n in range(10))
+    db.create_stream(target=None, foreach_batch="public.write_batch(bigint)", on_error="dead_letter")
+    db.process_all_available()
+    assert db.column("SELECT id FROM target ORDER BY id") == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert [row[0] for row in letters(db, '"offset"')] == [4]
+
+
 def test_retry_after_the_table_is_mended(db, topic):
     db.create_tables(topic)
     db.run("ALTER TABLE target ADD CONSTRAINT small CHECK (id <= 90)")
