@@ -69,7 +69,10 @@ look_at_last_messages(StreamReader *reader)
 	for (int i = 0; i < reader->checkpoint->count; i++)
 	{
 		const PartitionPosition *position = &reader->checkpoint->positions[i];
-		bool comparable = position->last_offset >= 0 && position->last_message_ms >= 0;
+		/* what was removed before the stream was opened can't be compared */
+		bool comparable = position->last_offset >= 0 && position->last_message_ms >= 0 &&
+		                  (i >= reader->log->finding_count ||
+		                   position->last_offset >= reader->log->findings[i].low);
 
 		if (stream_reader_restart_partition(
 		        reader, i, comparable ? position->last_offset : position->next_offset))
@@ -148,9 +151,11 @@ topic_identity_event(StreamReader *reader, const KafkaEvent *event)
 	position = &reader->checkpoint->positions[event->partition];
 	if (event->type == KAFKA_EVENT_OUT_OF_RANGE)
 	{
-		/* removed, or the log is another one: then the position is out of range as well */
-		reader->last_awaited[event->partition] = false;
-		(void) stream_reader_restart_partition(reader, event->partition, position->next_offset);
+		/*
+		 * Removed, or the log is another one, which may be filled beyond the position by the time that
+		 * is asked for: whoever opens the stream anew compares all of it.
+		 */
+		reader->must_reopen = true;
 		return true;
 	}
 	if (event->type != KAFKA_EVENT_PARTITION_END)
