@@ -125,6 +125,8 @@ CREATE TABLE kafka.stream_offset (
     high_watermark bigint,
     last_offset bigint,
     last_message_at timestamptz,
+    first_offset bigint,
+    first_message_at timestamptz,
     message_count bigint NOT NULL DEFAULT 0,
     byte_count bigint NOT NULL DEFAULT 0,
     error_count bigint NOT NULL DEFAULT 0,
@@ -143,6 +145,7 @@ COMMENT ON COLUMN kafka.stream_offset.next_offset IS 'the next position: one aft
 COMMENT ON COLUMN kafka.stream_offset.end_offset IS 'available_now: the position at which the stream is done';
 COMMENT ON COLUMN kafka.stream_offset.high_watermark IS 'the partition''s end as known at the last commit';
 COMMENT ON COLUMN kafka.stream_offset.last_offset IS 'offset of the last message that was read, and last_message_at its timestamp: seen again at every start, so that a recreated topic is noticed';
+COMMENT ON COLUMN kafka.stream_offset.first_offset IS 'offset of the last message of the first batch, as far as the log still holds it, and first_message_at its timestamp: seen again from time to time where no topic ids are known, so that a topic is noticed that was recreated and filled before anybody heard of it';
 COMMENT ON COLUMN kafka.stream_offset.lost_offsets IS 'offsets that Kafka had lost before they were read (fail_on_data_loss => false), as far as known; data_loss_at: when that was last noticed';
 COMMENT ON COLUMN kafka.stream_offset.topic_id IS 'which topic of that name it is, where librdkafka (2.3 or later) and the brokers tell';
 COMMENT ON COLUMN kafka.stream_offset.leader_epoch IS 'of the last message that was read, where librdkafka (2.1 or later) tells';

@@ -28,6 +28,7 @@ batch_moves_gather(const StreamRun *run, int first, int last, int *count)
 		by_partition[i].to_offset = checkpoint->positions[i].next_offset;
 		by_partition[i].last_offset = -1;
 		by_partition[i].last_message_ms = -1;
+		by_partition[i].first_offset = checkpoint->positions[i].first_offset;
 		by_partition[i].leader_epoch = -1;
 	}
 	for (int i = first; i < last; i++)

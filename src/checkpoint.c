@@ -88,7 +88,10 @@ checkpoint_load(const char *stream, const char *topic)
 	    " error_count, coalesce(last_offset, -1),"
 	    " CASE WHEN isfinite(last_message_at)"
 	    "   THEN (extract(epoch FROM last_message_at) * 1000)::bigint ELSE -1 END,"
-	    " coalesce(leader_epoch, -1), coalesce(high_watermark, -1), topic_id, state_rows"
+	    " coalesce(leader_epoch, -1), coalesce(high_watermark, -1), topic_id, state_rows,"
+	    " coalesce(first_offset, -1),"
+	    " CASE WHEN isfinite(first_message_at)"
+	    "   THEN (extract(epoch FROM first_message_at) * 1000)::bigint ELSE -1 END"
 	    " FROM kafka.stream_offset WHERE stream = $1 AND topic = $2 ORDER BY partition",
 	    2, types, values, NULL);
 	checkpoint->positions =
@@ -114,6 +117,11 @@ checkpoint_load(const char *stream, const char *topic)
 		position->leader_epoch = DatumGetInt32(SPI_getbinval(row, descriptor, 9, &isnull));
 		position->known_end = DatumGetInt64(SPI_getbinval(row, descriptor, 10, &isnull));
 		position->state_rows = DatumGetInt64(SPI_getbinval(row, descriptor, 12, &isnull));
+		position->first_message_ms = DatumGetInt64(SPI_getbinval(row, descriptor, 14, &isnull));
+		position->first_offset =
+		    position->first_message_ms < 0
+		        ? -1
+		        : DatumGetInt64(SPI_getbinval(row, descriptor, 13, &isnull));
 		id = SPI_getbinval(row, descriptor, 5, &isnull);
 		if (!isnull && checkpoint->cluster_id == NULL)
 			checkpoint->cluster_id =
@@ -352,6 +360,7 @@ checkpoint_pass_loss(const char *stream, const char *topic, int64 batch_id,
 	    " end_offset = CASE WHEN n.other_log AND o.end_offset IS NOT NULL THEN n.log_end"
 	    "   ELSE o.end_offset END,"
 	    " last_offset = CASE WHEN NOT n.other_log THEN o.last_offset END,"
+	    " first_offset = NULL, first_message_at = NULL,"
 	    " leader_epoch = CASE WHEN NOT n.other_log THEN o.leader_epoch END,"
 	    " high_watermark = n.log_end"
 	    " FROM (SELECT p, f, t, e, l, other = 1"
@@ -396,10 +405,10 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id, Checkp
 {
 	/* kept for the life of the session: this runs in every batch */
 	static SPIPlanPtr plan = NULL;
-	Oid types[14] = {TEXTOID,      TEXTOID,      INT8OID,      INT4ARRAYOID, INT8ARRAYOID,
+	Oid types[15] = {TEXTOID,      TEXTOID,      INT8OID,      INT4ARRAYOID, INT8ARRAYOID,
 	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
-	Datum values[14];
+	                 INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
+	Datum values[15];
 	CatalogAccess access;
 	uint64 moved;
 
@@ -418,6 +427,7 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id, Checkp
 	values[11] = FIELD_INT8(moves, count, CheckpointMove, errors, false);
 	values[12] = FIELD_INT8(moves, count, CheckpointMove, leader_epoch, true);
 	values[13] = FIELD_INT8(moves, count, CheckpointMove, state_rows_added, false);
+	values[14] = FIELD_INT8(moves, count, CheckpointMove, first_offset, true);
 
 	moved = catalog_execute_kept(
 	    &plan, SPI_OK_UPDATE_RETURNING,
@@ -427,6 +437,10 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id, Checkp
 	    " last_message_at = CASE WHEN n.last_offset IS NULL THEN o.last_message_at"
 	    "   WHEN n.last_message_ms > 9224318015999999 THEN 'infinity'"
 	    "   ELSE to_timestamp(0) + n.last_message_ms * interval '1 millisecond' END,"
+	    " first_offset = coalesce(n.first_offset, n.last_offset),"
+	    " first_message_at = CASE WHEN n.first_offset IS NOT NULL THEN o.first_message_at"
+	    "   WHEN n.last_message_ms > 9224318015999999 THEN 'infinity'"
+	    "   ELSE to_timestamp(0) + n.last_message_ms * interval '1 millisecond' END,"
 	    " leader_epoch = CASE WHEN n.last_offset IS NULL THEN o.leader_epoch"
 	    "   ELSE n.leader_epoch END,"
 	    " message_count = o.message_count + n.messages,"
@@ -434,9 +448,10 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id, Checkp
 	    " error_count = o.error_count + n.errors,"
 	    " state_rows = o.state_rows + n.state_rows_added,"
 	    " batch_id = $3"
-	    " FROM unnest($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+	    " FROM unnest($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
 	    "   AS n (partition, from_offset, to_offset, high_watermark, last_offset,"
-	    "         last_message_ms, messages, bytes, errors, leader_epoch, state_rows_added)"
+	    "         last_message_ms, messages, bytes, errors, leader_epoch, state_rows_added,"
+	    "         first_offset)"
 	    " WHERE o.stream = $1 AND o.topic = $2 AND o.partition = n.partition"
 	    "   AND o.next_offset = n.from_offset"
 	    " RETURNING o.partition, o.state_rows",

@@ -18,10 +18,13 @@ typedef struct PartitionPosition
 	int64 end_offset;      /* available_now: done there; -1: no end */
 	int64 last_offset;     /* of the last message that was read; -1: none */
 	int64 last_message_ms; /* its timestamp; -1: none */
-	int32 leader_epoch;    /* its leader epoch; -1: not known */
-	char *topic_id;        /* of the topic that it is a position of; NULL: not known */
-	int64 known_end;       /* high watermark as of the last commit; -1: not known */
-	int64 state_rows;      /* by which its batches have made the state grow: add them all up */
+	int64
+	    first_offset; /* of the last message of the first batch that is still there; -1: none */
+	int64 first_message_ms; /* its timestamp */
+	int32 leader_epoch;     /* its leader epoch; -1: not known */
+	char *topic_id;         /* of the topic that it is a position of; NULL: not known */
+	int64 known_end;        /* high watermark as of the last commit; -1: not known */
+	int64 state_rows;       /* by which its batches have made the state grow: add them all up */
 } PartitionPosition;
 
 /* Partitions are 0 .. count - 1 without gaps, as Kafka numbers them. */
@@ -43,6 +46,7 @@ typedef struct CheckpointMove
 	int64 high_watermark;  /* -1: not known */
 	int64 last_offset;     /* of the last message; -1: none */
 	int64 last_message_ms; /* -1: none */
+	int64 first_offset;    /* as PartitionPosition has it; -1: the last message becomes it */
 	int64 leader_epoch;    /* of the last message; -1: not known */
 	int64 messages;
 	int64 bytes;

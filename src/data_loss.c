@@ -21,6 +21,10 @@
 	"To go on at the start of the log, set fail_on_data_loss => false with "                   \
 	"kafka.alter_stream and start the stream. kafka.reset_stream would read all partitions "   \
 	"anew, also what has been written of them."
+#define HINT_READ_ON                                                                           \
+	"Rows of the new log are in the target already, from the position on that the stream had " \
+	"in the old one: kafka.stream_progress has the batches. kafka.reset_stream would write "   \
+	"them once more, so remove them first."
 #define HINT_CONFIRM                                                                           \
 	"If it is still so after a pause, the stream goes on with what is there: "                 \
 	"fail_on_data_loss is false."
@@ -61,7 +65,9 @@ data_loss_topic_gone(const Stream *stream, const char *topic, const char *detail
 pg_noreturn static void
 raise_loss(const Stream *stream, const char *topic, const LogFinding *finding)
 {
-	const char *hint = stream->fail_on_data_loss ? HINT_GO_ON : HINT_CONFIRM;
+	const char *hint = !stream->fail_on_data_loss ? HINT_CONFIRM
+	                   : finding->read_on         ? HINT_READ_ON
+	                                              : HINT_GO_ON;
 
 	switch (finding->kind)
 	{
@@ -92,17 +98,24 @@ raise_loss(const Stream *stream, const char *topic, const LogFinding *finding)
 			break;
 		case LOG_OTHER_MESSAGE:
 		case LOG_OTHER_TOPIC:
-			ereport(ERROR,
-			        (errcode(ERRCODE_DATA_CORRUPTED),
-			         errmsg("topic \"%s\" is not the one that stream \"%s\" has read", topic,
-			                stream->name),
-			         finding->kind == LOG_OTHER_TOPIC
-			             ? errdetail("The topic was deleted and created again.")
-			             : errdetail("Partition %d has another message before offset %lld than "
-			                         "before: the topic was deleted and created again, or "
-			                         "truncated and written again.",
-			                         finding->partition, (long long) finding->next_offset),
-			         errhint("%s", hint)));
+			ereport(
+			    ERROR,
+			    (errcode(ERRCODE_DATA_CORRUPTED),
+			     errmsg("topic \"%s\" is not the one that stream \"%s\" has read", topic,
+			            stream->name),
+			     finding->kind == LOG_OTHER_TOPIC
+			         ? errdetail("The topic was deleted and created again.")
+			     : finding->read_on
+			         ? errdetail("Partition %d has another message than before at an offset "
+			                     "that was read, but the one before offset %lld is the "
+			                     "same: the topic was deleted and created again, and read "
+			                     "on before that was noticed.",
+			                     finding->partition, (long long) finding->next_offset)
+			         : errdetail("Partition %d has another message before offset %lld than "
+			                     "before: the topic was deleted and created again, or "
+			                     "truncated and written again.",
+			                     finding->partition, (long long) finding->next_offset),
+			     errhint("%s", hint)));
 			break;
 		case LOG_PARTITION_GONE:
 			ereport(

@@ -8,8 +8,9 @@
  *
  * An offset means something in one log only.  That it is the same log is known from the
  * cluster's id, the topic's id (which older libraries and brokers don't
- * tell), and the last message that was read: within a log, offset and leader epoch belong to
- * one message for ever.
+ * tell), and messages that were read: within a log, offset and leader epoch belong to
+ * one message for ever.  The last one tells what has happened since; the first one, that the log has
+ * been another one for some time, if nobody noticed it when it happened.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,8 +30,10 @@ typedef struct Peek
 	const PartitionPosition *position;
 	LogFinding *finding;
 	int64 from;
-	bool last_message; /* shall be compared */
-	bool next_message; /* its timestamp is wanted */
+	bool first_message; /* shall be compared */
+	bool first_agrees;  /* has been, and is the one that was read */
+	bool last_message;  /* shall be compared */
+	bool next_message;  /* its timestamp is wanted */
 	bool started;
 } Peek;
 
@@ -80,12 +83,31 @@ log_same_message(const PartitionPosition *position, const KafkaMessage *message)
 	       (epoch < 0 || position->leader_epoch < 0 || epoch == position->leader_epoch);
 }
 
+bool
+log_same_first_message(const PartitionPosition *position, const KafkaMessage *message)
+{
+	return message->timestamp_ms == position->first_message_ms;
+}
+
 /* Looks at a message; true when nothing more is wanted of its partition. */
 static bool
 peek_at_message(Peek *peek, const KafkaMessage *message)
 {
 	const PartitionPosition *position = peek->position;
 
+	if (peek->first_message && message->offset < position->first_offset)
+		return false;
+	if (peek->first_message && message->offset > position->first_offset)
+		peek->finding->first_message_gone = true;
+	else if (peek->first_message)
+	{
+		peek->first_agrees = log_same_first_message(position, message);
+		if (!peek->first_agrees)
+		{
+			note(peek->finding, LOG_OTHER_MESSAGE);
+			peek->finding->read_on = true;
+		}
+	}
 	if (peek->last_message && message->offset == position->last_offset &&
 	    !log_same_message(position, message))
 		note(peek->finding, LOG_OTHER_MESSAGE);
@@ -184,6 +206,56 @@ peek_at_messages(KafkaConsumer *consumer, const Checkpoint *checkpoint, LogCheck
 	pfree(peeks);
 }
 
+/* Starts to look at the first message of a partition, if that can tell anything; the number started. */
+static int
+start_first_peek(KafkaConsumer *consumer, const LogCheck *check, Peek *peek)
+{
+	const PartitionPosition *position = peek->position;
+
+	if (peek->finding->kind != LOG_AGREES || peek->finding->first_message_gone ||
+	    peek->first_message || position->first_offset < 0 ||
+	    (check->topic_id != NULL && position->topic_id != NULL))
+		return 0;
+	kafka_consumer_start_partition(consumer, position->partition, position->first_offset);
+	peek->first_message = peek->started = true;
+	return 1;
+}
+
+/*
+ * A topic is recreated as a whole: where the first message of one partition is still there, and the same, the others
+ * need not be looked at.
+ */
+static void
+peek_at_first_messages(KafkaConsumer *consumer, const Checkpoint *checkpoint, LogCheck *check,
+                       LogShare share)
+{
+	int count = Min(checkpoint->count, check->partition_count);
+	Peek *peeks = palloc0(sizeof(Peek) * Max(count, 1));
+	bool agrees = false;
+	int left = 0;
+
+	for (int i = share.worker; i < count; i += share.workers)
+	{
+		peeks[i].position = &checkpoint->positions[i];
+		peeks[i].finding = &check->findings[i];
+		check->findings[i].first_message_gone =
+		    checkpoint->positions[i].first_offset < check->findings[i].low;
+	}
+	for (int i = share.worker; i < count && !agrees; i += share.workers)
+	{
+		if (start_first_peek(consumer, check, &peeks[i]) == 0)
+			continue;
+		run_peeks(consumer, peeks, count, 1);
+		if (peeks[i].finding->kind == LOG_OTHER_MESSAGE)
+			break;
+		agrees = peeks[i].first_agrees;
+	}
+	for (int i = share.worker; i < count && !agrees; i += share.workers)
+		left += start_first_peek(consumer, check, &peeks[i]);
+	run_peeks(consumer, peeks, count, left);
+	pfree(peeks);
+}
+
 /* --- all of it --- */
 
 LogCheck *
@@ -240,5 +312,6 @@ log_check(KafkaConsumer *consumer, const Checkpoint *checkpoint, LogShare share,
 	pfree(low);
 	pfree(high);
 	peek_at_messages(consumer, checkpoint, check, share, messages);
+	peek_at_first_messages(consumer, checkpoint, check, share);
 	return check;
 }

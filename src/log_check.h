@@ -19,7 +19,7 @@ typedef enum LogFindingKind
 	LOG_AGREES,
 	LOG_START_PASSED,  /* retention: the log starts behind the stored position */
 	LOG_ENDS_BEFORE,   /* the log ends before the stored position */
-	LOG_OTHER_MESSAGE, /* another message stands where the last one was read */
+	LOG_OTHER_MESSAGE, /* another message stands where one was read */
 	LOG_OTHER_TOPIC,   /* another topic of that name: its id, or fewer partitions, say so */
 	LOG_PARTITION_GONE,
 	LOG_PARTITION_NEW /* not in the checkpoint yet */
@@ -34,6 +34,10 @@ typedef struct LogFinding
 	int64 high;        /* its end: the last stable offset with read_committed; -1: not known */
 	int64
 	    next_message_ms; /* timestamp of the message to be read next; -1: none, or not asked for */
+	bool
+	    read_on; /* another message stands where the first one was read, but not where the last one was */
+	bool
+	    first_message_gone; /* the position's first message isn't there any more: retention, compaction */
 } LogFinding;
 
 typedef struct LogCheck
@@ -66,7 +70,8 @@ typedef struct LogShare
  * Asks the cluster, interruptible, bounded by the consumer's look-up timeout; needs no
  * transaction, must not be called while partitions are being fetched.  The last
  * message that was read is looked at again where it is still there: it must have the
- * same timestamp and leader epoch.  Only partitions of "share" are compared, and those that are gone: the
+ * same timestamp and leader epoch.  So is, where no topic ids tell, the first one of a partition, and when
+ * it is another one, that of all.  Only partitions of "share" are compared, and those that are gone: the
  * others may move meanwhile, and LOG_AGREES says nothing of them.  The result lives
  * in the current memory context.  Raises the errors of the look-ups in kafka_consumer.h.
  */
@@ -76,7 +81,11 @@ extern LogCheck *log_check(KafkaConsumer *consumer, const Checkpoint *checkpoint
 /* Is this, at the offset of the last message that was read, that message, as far as can be told? */
 extern bool log_same_message(const PartitionPosition *position, const KafkaMessage *message);
 
-/* The same for one partition, without looking at messages. */
+/* The same for the first message that is known of a partition. */
+extern bool log_same_first_message(const PartitionPosition *position,
+                                   const KafkaMessage *message);
+
+/* What log_check() finds in one partition without looking at messages. */
 extern LogFinding log_check_range(KafkaConsumer *consumer, const PartitionPosition *position);
 
 #endif /* LOG_CHECK_H */

@@ -90,6 +90,11 @@ report_batch(StreamRun *run, const BatchProgress *progress, const BatchPartition
 			position->last_offset = move->last_offset;
 			position->last_message_ms = move->last_message_ms;
 			position->leader_epoch = move->leader_epoch;
+			if (position->first_offset < 0 && move->last_message_ms >= 0)
+			{
+				position->first_offset = move->last_offset;
+				position->first_message_ms = move->last_message_ms;
+			}
 		}
 		progress_set_partition(move->partition, move->to_offset, -1, move->high_watermark,
 		                       move->last_message_ms);

@@ -119,6 +119,10 @@ stream_reader_open(const Stream *stream, int worker, const char *topic,
 	reader->batch = kafka_message_batch_create();
 	reader->fetched = kafka_message_batch_create();
 	reader->log = log_check(reader->consumer, checkpoint, share, LOG_PEEK_LAST);
+	/* the next batch has another one */
+	for (int i = 0; i < Min(checkpoint->count, reader->log->finding_count); i++)
+		if (reader->log->findings[i].first_message_gone)
+			checkpoint->positions[i].first_offset = -1;
 	reader->partition_count = reader->log->partition_count;
 	return reader;
 }

@@ -19,6 +19,14 @@
 extern int max_batch_messages;
 extern int max_batch_kilobytes;
 
+/* A message that is fetched once more, to be compared: see topic_identity.c */
+typedef enum AwaitedMessage
+{
+	AWAITED_NONE,
+	AWAITED_FIRST,
+	AWAITED_LAST
+} AwaitedMessage;
+
 typedef struct StreamReader
 {
 	const Stream *stream;
@@ -49,7 +57,8 @@ typedef struct StreamReader
 	TimestampTz identity_checked_at;
 	TimestampTz look_again_at; /* DT_NOEND, or when gathering goes on */
 	int looks_in_a_row;
-	bool *last_awaited; /* by partition: the last message that was read comes once more */
+	int first_looked_at; /* the partition of which the first message has been looked at last */
+	AwaitedMessage *awaited; /* by partition: what has been read before, and comes once more */
 
 	/* the connection's last trouble, until a message or a partition's end arrives */
 	bool in_trouble;

@@ -91,7 +91,7 @@ verdict(const LogFinding *finding, double hours, const Retention *retention)
 			                "checkpoint",
 			                (long long) finding->high);
 		case LOG_OTHER_MESSAGE:
-			return pstrdup("another log: another message stands where the last one was read");
+			return pstrdup("another log: another message stands where one was read");
 		case LOG_OTHER_TOPIC:
 			return pstrdup("another topic: it was deleted and created again");
 		case LOG_PARTITION_GONE:

@@ -8,7 +8,9 @@
  * topic's metadata (kafka_metadata.c): when it has, what was fetched is
  * not used before the topic's id has been compared.  Where library or
  * broker have no ids, the last message of each partition is fetched once more, and
- * must be the one that was read.
+ * must be the one that was read.  So is the first message of one partition: a topic that was filled beyond the
+ * position before the library heard of anything has been read on already, and its last message is
+ * what was read, but not its first.
  *
  * What becomes of a stream whose topic is another one is found out by opening it
  * anew: log_check.c, data_loss.c.
@@ -36,18 +38,18 @@ topic_identity_allocate(StreamReader *reader, int known)
 {
 	int count = reader->checkpoint->count;
 
-	if (reader->last_awaited == NULL)
+	if (reader->awaited == NULL)
 	{
-		reader->last_awaited = palloc(sizeof(bool) * count);
+		reader->awaited = palloc(sizeof(AwaitedMessage) * count);
 		reader->metadata_requests = reader->log->metadata_requests;
 		if (reader->log->topic_id == NULL)
 			reader->metadata_requests = kafka_consumer_metadata_requests(reader->consumer);
 		reader->look_again_at = DT_NOEND;
 	}
 	else
-		reader->last_awaited = repalloc(reader->last_awaited, sizeof(bool) * count);
+		reader->awaited = repalloc(reader->awaited, sizeof(AwaitedMessage) * count);
 	for (int i = known; i < count; i++)
-		reader->last_awaited[i] = false;
+		reader->awaited[i] = AWAITED_NONE;
 }
 
 static bool
@@ -61,23 +63,57 @@ same_id(StreamReader *reader)
 	return same;
 }
 
+/* Fetches a partition again, from the last message on. */
+static void
+look_at_last_message(StreamReader *reader, int32 partition)
+{
+	const PartitionPosition *position = &reader->checkpoint->positions[partition];
+	/* what was removed before the stream was opened can't be compared */
+	bool comparable = position->last_offset >= 0 && position->last_message_ms >= 0 &&
+	                  (partition >= reader->log->finding_count ||
+	                   position->last_offset >= reader->log->findings[partition].low);
+	int64 from = comparable ? position->last_offset : position->next_offset;
+
+	reader->awaited[partition] = AWAITED_NONE;
+	if (stream_reader_restart_partition(reader, partition, from) && comparable)
+		reader->awaited[partition] = AWAITED_LAST;
+}
+
+/*
+ * The partition of which the first message is looked at next, or -1.  One will do, since a topic is recreated as a
+ * whole, and what is fetched for it is up to a megabyte that nobody wants.
+ */
+static int
+choose_first_message(StreamReader *reader)
+{
+	int count = reader->checkpoint->count;
+
+	for (int i = 1; i <= count; i++)
+	{
+		int partition = (reader->first_looked_at + i) % count;
+		const PartitionPosition *position = &reader->checkpoint->positions[partition];
+
+		/* where it is the last one too, that is looked at anyway */
+		if (position->first_offset >= 0 && position->first_offset < position->last_offset &&
+		    stream_reader_owns(reader, partition))
+			return reader->first_looked_at = partition;
+	}
+	return -1;
+}
+
 /* Drops what is here, and fetches again from the last message on. */
 static void
-look_at_last_messages(StreamReader *reader)
+look_at_messages(StreamReader *reader)
 {
+	int first = choose_first_message(reader);
+
 	kafka_message_batch_clear(reader->batch);
 	for (int i = 0; i < reader->checkpoint->count; i++)
-	{
-		const PartitionPosition *position = &reader->checkpoint->positions[i];
-		/* what was removed before the stream was opened can't be compared */
-		bool comparable = position->last_offset >= 0 && position->last_message_ms >= 0 &&
-		                  (i >= reader->log->finding_count ||
-		                   position->last_offset >= reader->log->findings[i].low);
-
-		if (stream_reader_restart_partition(
-		        reader, i, comparable ? position->last_offset : position->next_offset))
-			reader->last_awaited[i] = comparable;
-	}
+		if (i != first || !stream_reader_restart_partition(
+		                      reader, i, reader->checkpoint->positions[i].first_offset))
+			look_at_last_message(reader, i);
+		else
+			reader->awaited[i] = AWAITED_FIRST;
 }
 
 bool
@@ -123,32 +159,44 @@ topic_identity_holds(StreamReader *reader)
 	}
 	reader->looks_in_a_row++;
 	reader->identity_checked_at = GetCurrentTimestamp();
-	look_at_last_messages(reader);
+	look_at_messages(reader);
 	return false;
 }
 
 void
 topic_identity_compare(StreamReader *reader, const KafkaMessage *message)
 {
-	const PartitionPosition *position = &reader->checkpoint->positions[message->partition];
+	PartitionPosition *position = &reader->checkpoint->positions[message->partition];
+	AwaitedMessage awaited = reader->awaited[message->partition];
+	int64 offset = awaited == AWAITED_FIRST ? position->first_offset : position->last_offset;
 
-	if (!reader->last_awaited[message->partition] || message->offset < position->last_offset)
+	if (awaited == AWAITED_NONE || message->offset < offset)
 		return;
 	/* behind it: it has been removed since, and nothing can be said */
-	reader->last_awaited[message->partition] = false;
-	if (message->offset == position->last_offset && !log_same_message(position, message))
+	reader->awaited[message->partition] = AWAITED_NONE;
+	if (message->offset == offset &&
+	    !(awaited == AWAITED_FIRST ? log_same_first_message(position, message)
+	                               : log_same_message(position, message)))
 		reader->must_reopen = true;
+	else if (awaited == AWAITED_FIRST)
+	{
+		if (message->offset > offset)
+			position->first_offset = -1;
+		look_at_last_message(reader, message->partition);
+	}
 }
 
 bool
 topic_identity_event(StreamReader *reader, const KafkaEvent *event)
 {
-	const PartitionPosition *position;
+	PartitionPosition *position;
+	AwaitedMessage awaited;
 
 	if (event->partition < 0 || event->partition >= reader->checkpoint->count ||
-	    !reader->last_awaited[event->partition])
+	    reader->awaited[event->partition] == AWAITED_NONE)
 		return false;
 	position = &reader->checkpoint->positions[event->partition];
+	awaited = reader->awaited[event->partition];
 	if (event->type == KAFKA_EVENT_OUT_OF_RANGE)
 	{
 		/*
@@ -160,9 +208,15 @@ topic_identity_event(StreamReader *reader, const KafkaEvent *event)
 	}
 	if (event->type != KAFKA_EVENT_PARTITION_END)
 		return false;
-	reader->last_awaited[event->partition] = false;
-	if (event->offset >= position->next_offset)
+	reader->awaited[event->partition] = AWAITED_NONE;
+	if (event->offset < position->next_offset)
+		reader->must_reopen = true;
+	else if (awaited == AWAITED_FIRST)
+	{
+		position->first_offset = -1;
+		look_at_last_message(reader, event->partition);
+	}
+	else
 		return false;
-	reader->must_reopen = true;
 	return true;
 }

@@ -228,6 +228,18 @@ class Broker:
         self.create_topic(topic.name, partitions or topic.partitions)
         topic.partitions_added(partitions or topic.partitions)
 
+    def recreate_topic_at_once(self, topic):
+        """The same, without waiting until anybody has heard of it."""
+        from confluent_kafka import KafkaError, KafkaException
+        from confluent_kafka.admin import NewTopic
+        self._finish(self.admin().delete_topics([topic.name]))
+        while True:
+            try:
+                return self._finish(self.admin().create_topics([NewTopic(topic.name, topic.partitions, 1)]))
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+
     def _wait_for_partitions(self, name, total):
         def all_have_leaders():
             topic = self.admin().list_topics(timeout=10).topics.get(name)
