@@ -162,6 +162,9 @@ extern bool kafka_consumer_topic_settings(KafkaConsumer *consumer, const char *c
 
 /* The bound of look-ups, and the error when nothing has answered for so long. */
 extern int kafka_consumer_lookup_timeout_ms(const KafkaConsumer *consumer);
+
+/* From now on look-ups take no longer than this, if the connection allows more. */
+extern void kafka_consumer_limit_lookups(KafkaConsumer *consumer, int timeout_ms);
 extern void kafka_consumer_raise_unreachable(KafkaConsumer *consumer);
 
 /*

@@ -69,8 +69,9 @@ raise_unknown_topic(KafkaConsumer *consumer, const char *reason)
 	         errmsg("Kafka topic \"%s\" does not exist on server \"%s\"", consumer->topic_name,
 	                consumer->server_name),
 	         errdetail_internal("%s.", reason),
-	         errhint("Check the option \"topic\" of the topic table: names of topics are case "
-	                 "sensitive.")));
+	         errhint(
+	             "Check that it has not been deleted, and the option \"topic\" of the topic "
+	             "table: names of topics are case sensitive.")));
 }
 
 pg_noreturn static void
@@ -125,6 +126,12 @@ int
 kafka_consumer_lookup_timeout_ms(const KafkaConsumer *consumer)
 {
 	return consumer->lookup_timeout_ms;
+}
+
+void
+kafka_consumer_limit_lookups(KafkaConsumer *consumer, int timeout_ms)
+{
+	consumer->lookup_timeout_ms = Min(consumer->lookup_timeout_ms, timeout_ms);
 }
 
 void

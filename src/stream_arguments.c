@@ -180,6 +180,13 @@ read_settings(const Arguments *arguments, Stream *stream)
 	read_limit(arguments, SETTING_MAX_ERRORS, "max_errors", &stream->max_errors);
 	read_limit(arguments, SETTING_MAX_ERRORS_PER_BATCH, "max_errors_per_batch",
 	           &stream->max_errors_per_batch);
+	if (stream->on_error == ON_ERROR_STOP &&
+	    ((is_given(arguments, SETTING_MAX_ERRORS) && stream->max_errors > 0) ||
+	     (is_given(arguments, SETTING_MAX_ERRORS_PER_BATCH) &&
+	      stream->max_errors_per_batch > 0)))
+		ereport(NOTICE, (errmsg("a limit of errors means nothing while on_error is \"stop\""),
+		                 errdetail("The first bad message stops stream \"%s\".", stream->name),
+		                 errhint("Set on_error to \"skip\" or \"dead_letter\".")));
 	if (is_given(arguments, SETTING_FAIL_ON_DATA_LOSS))
 		stream->fail_on_data_loss = DatumGetBool(given(arguments, SETTING_FAIL_ON_DATA_LOSS));
 	read_choice(arguments, SETTING_ON_CONFLICT, "on_conflict", "error", "ignore",

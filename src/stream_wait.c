@@ -27,11 +27,15 @@ PG_FUNCTION_INFO_V1(kafka_process_all_available);
 /* from one look at a topic that is not the one that was read to the next */
 #define EXAMINATION_INTERVAL_MS 200
 
+/* An examination may take this long although time is up: who doesn't want to wait wants an answer. */
+#define SHORTEST_LOOKUP_MS 1000
+
 /* What the topic has now, and whether it is the one that was read. */
 typedef struct Examination
 {
 	MemoryContext context;
 	LogCheck *log;
+	TimestampTz deadline;
 	bool another_log; /* the worker has yet to find out, or to do something about it */
 	TimestampTz made_at;
 } Examination;
@@ -52,11 +56,15 @@ examine_topic(Examination *examination, const Stream *stream, const TopicSchema 
 	KafkaConsumer *consumer;
 	LogShare all = {.worker = 0, .workers = 1};
 	LogCheck *log;
+	long left_ms =
+	    TimestampDifferenceMilliseconds(GetCurrentTimestamp(), examination->deadline);
 
 	MemoryContextReset(examination->context);
 	old_context = MemoryContextSwitchTo(examination->context);
 	checkpoint = checkpoint_load(stream->name, schema->topic);
 	consumer = stream_open_lookup_consumer(schema->server_id, schema->topic, stream->owner);
+	kafka_consumer_limit_lookups(consumer,
+	                             (int) Min(Max(left_ms, SHORTEST_LOOKUP_MS), INT_MAX));
 	examination->log = log = log_check(consumer, checkpoint, all, LOG_PEEK_LAST_AT_END);
 	/* an error that says so; without fail_on_data_loss the worker waits for it, and so do we */
 	if (log->partition_count == 0 && stream->fail_on_data_loss)
@@ -158,6 +166,7 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 	schema = topic_schema_load(stream_query_topic_table(stream->source));
 	examination.context = AllocSetContextCreate(CurrentMemoryContext, "kafka topic examination",
 	                                            ALLOCSET_DEFAULT_SIZES);
+	examination.deadline = deadline;
 	examine_topic(&examination, stream, schema);
 	/* it finds out by itself, but when? */
 	if (examination.another_log)

@@ -224,3 +224,13 @@ def test_another_target_for_groups_that_are_there(db, topic):
     topic.produce({"name": "a"})
     db.process_all_available()
     assert db.run("SELECT * FROM other") == [("a", 2)]
+
+
+def test_a_limit_of_errors_without_a_policy(db, topic):
+    db.create_tables(topic)
+    with db.notices() as notices:
+        db.create_stream(max_errors=7, start=False)
+        db.call("alter_stream", max_errors_per_batch=3)
+        db.call("alter_stream", max_errors=0)
+        db.call("alter_stream", on_error="skip", max_errors=9)
+    assert [notice.message_primary for notice in notices] == ['a limit of errors means nothing while on_error is "stop"'] * 2

@@ -226,3 +226,17 @@ def test_unreachable_broker_is_an_error_in_time(db):
     db.run("CREATE TABLE target (id bigint)")
     with error("."):
         db.create_stream()
+
+
+def test_waiting_for_an_unreachable_broker_ends_in_time(db, topic, kafka):
+    """A look-up would take longer (socket_timeout_ms) than the caller is willing to wait."""
+    db.create_tables(topic)
+    db.create_stream()
+    db.process_all_available()
+    kafka.suspend()
+    begin = time.monotonic()
+    with error("could not reach the Kafka cluster"):
+        db.run("SELECT kafka.process_all_available('s', '2 s')")
+    assert time.monotonic() - begin < 8
+    kafka.resume()
+    assert_exact(db, topic)
