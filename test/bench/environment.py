@@ -4,7 +4,7 @@ import os
 
 from harness import build, paths
 from harness.database import Database
-from harness.kafka import Broker
+from harness.kafka import PRODUCTION, Broker
 from harness.postgres import DEBIAN, Cluster, Installation
 from harness.processes import clean_up_at_exit, stop_all
 
@@ -33,7 +33,7 @@ def start_servers(directory, settings=None, installed=None):
     say(f"building, starting PostgreSQL {version} and Kafka")
     installation = Installation(version, installed) if installed else build.build(version, directory)
     cluster = Cluster(installation, directory, "bench", {**SETTINGS, **(settings or {})}).create().start()
-    broker = Broker(directory).create().start()
+    broker = Broker(directory, java_options=PRODUCTION).create().start()
     db = Database(cluster)
     db.create_server(broker.address)
     db.run("SET statement_timeout = 0; SET client_min_messages = warning")

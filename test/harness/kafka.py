@@ -41,6 +41,12 @@ rootLogger.level=WARN
 rootLogger.appenderRef.console.ref=console
 """
 
+# starts fast, and leaves memory for others; stops all its threads for some tens of milliseconds at times
+SMALL = ("-Xmx512m", "-XX:+UseSerialGC")
+# what kafka-server-start.sh gives it
+PRODUCTION = ("-server", "-Xms1G", "-Xmx1G", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
+              "-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent")
+
 
 def _has_leaders(topic):
     return all(partition.leader >= 0 for partition in topic.partitions.values())
@@ -52,9 +58,10 @@ class Broker:
     What connects to proxied_port is sent on to proxy_port, where a test may have a proxy.
     """
 
-    def __init__(self, run_directory, name="kafka"):
+    def __init__(self, run_directory, name="kafka", java_options=SMALL):
         self.directory = run_directory.subdirectory(name)
         self.log = run_directory.logs / f"{name}.log"
+        self.java_options = java_options
         self.port = paths.free_port()
         self.controller_port = paths.free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -86,7 +93,7 @@ class Broker:
                 "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT\n")
 
     def _java(self, main_class, *arguments):
-        return ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-cp", f"{paths.KAFKA_JARS}/*",
+        return ["java", *self.java_options, "-XX:-UsePerfData", "-cp", f"{paths.KAFKA_JARS}/*",
                 f"-Dlog4j2.configurationFile={self._logging}", main_class, *map(str, arguments)]
 
     def start(self, outlive=False):
