@@ -88,13 +88,14 @@ typedef struct StreamSlot
 	bool in_use;
 	Oid database_id;
 	int64 stream_id;
-	int worker;            /* number among the stream's workers, from 0 */
-	uint32 generation;     /* changes whenever the slot is reused */
-	bool wanted;           /* the launcher shall keep a worker running */
-	bool starting;         /* registered with the postmaster, not yet attached */
-	bool release_at_exit;  /* the worker found that the stream is gone */
-	bool look_again;       /* another process knows that the stream must be opened anew */
-	int stop_requests;     /* open transactions that stopped the stream: no worker meanwhile */
+	int worker;           /* number among the stream's workers, from 0 */
+	uint32 generation;    /* changes whenever the slot is reused */
+	bool wanted;          /* the launcher shall keep a worker running */
+	bool starting;        /* registered with the postmaster, not yet attached */
+	bool release_at_exit; /* the worker found that the stream is gone */
+	bool look_again;      /* another process knows that the stream must be opened anew */
+	bool told_to_end;  /* the worker has been sent SIGTERM by who stops the stream; by mutex */
+	int stop_requests; /* open transactions that stopped the stream: no worker meanwhile */
 	int pending_requests;  /* open transactions that will decide about the slot: it stays */
 	uint32 start_requests; /* committed ones; tells a worker of newer ones than it has seen */
 	pid_t worker_pid;      /* 0: no worker */

@@ -297,14 +297,18 @@ workers_gone(int64 stream_id, bool terminate)
 	LWLockAcquire(progress_shared->lock, LW_SHARED);
 	for (int i = 0; i < progress_max_stream_workers; i++)
 	{
-		const StreamSlot *slot = &progress_shared->slots[i];
+		StreamSlot *slot = &progress_shared->slots[i];
 
 		if (!slot->in_use || slot->stream_id != stream_id || slot->database_id != MyDatabaseId)
 			continue;
 		gone = gone && slot->worker_pid == 0 && !slot->starting;
 		/* the process can't be gone: it detaches under the lock that we hold */
-		if (slot->worker_pid != 0 && terminate)
-			(void) kill(slot->worker_pid, SIGTERM);
+		if (slot->worker_pid == 0 || !terminate)
+			continue;
+		SpinLockAcquire(&slot->mutex);
+		slot->told_to_end = true;
+		SpinLockRelease(&slot->mutex);
+		(void) kill(slot->worker_pid, SIGTERM);
 	}
 	LWLockRelease(progress_shared->lock);
 	return gone;

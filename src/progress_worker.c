@@ -53,7 +53,8 @@ detach_worker(int code, Datum arg)
 		return;
 
 	LWLockAcquire(progress_shared->lock, LW_EXCLUSIVE);
-	failed = !exit_expected && my_slot->stop_requests == 0;
+	/* told to end, even if the request has been cancelled before we could */
+	failed = !exit_expected && my_slot->stop_requests == 0 && !my_slot->told_to_end;
 	unexplained = failed && my_slot->last_error.at < my_slot->worker_since;
 	if (failed)
 	{
@@ -110,7 +111,7 @@ progress_attach_worker(int slot_index, uint32 generation)
 		{
 			slot->worker_pid = MyProcPid;
 			slot->worker_procno = MyProcNumber;
-			slot->release_at_exit = slot->look_again = false;
+			slot->release_at_exit = slot->look_again = slot->told_to_end = false;
 			seen_start_requests = slot->start_requests;
 			my_slot = slot;
 

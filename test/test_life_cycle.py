@@ -1,5 +1,7 @@
 """stop, start, alter, drop; process_all_available, available_now, triggers."""
 
+import os
+import signal
 import threading
 import time
 
@@ -253,6 +255,26 @@ def test_small_limit_on_a_long_backlog(db, topic):
     db.call("start_stream")
     assert_exact(db, topic)
     assert db.value("SELECT max(num_input_rows) FROM kafka.stream_progress WHERE stream = 's'") <= 3
+
+
+def test_a_cancelled_stop_leaves_no_error(db, topic):
+    """The worker can't listen, is sent SIGTERM, and the caller gives up: the stream goes on, and nobody asks why its worker has ended."""
+    db.create_tables(topic)
+    db.create_stream()
+    worker = db.worker_pid()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        with db.connect() as session:
+            session.execute("SET statement_timeout = '3s'")
+            with error("statement timeout"):
+                session.execute("SELECT kafka.stop_stream('s')")
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    wait_until(lambda: backends(db, worker) == 0)
+    topic.produce_sequence(30)
+    assert_exact(db, topic)
+    status = db.status()
+    assert status.pid != worker and status.last_error is None
 
 
 def test_trigger_interval_spaces_batches(db, topic):
