@@ -64,7 +64,7 @@ demo-stop:
 	@test/run.sh demo stop
 
 # COPY, a stream and a Python consumer side by side; sizes: see test/bench/__main__.py.
-# PEERS="spark" adds Spark.
+# PEERS="spark" adds Spark, PEERS="debezium" Debezium's JDBC sink, PEERS="spark debezium" both.
 bench:
 	@PEERS="$(PEERS)" test/run.sh bench
 

@@ -6,8 +6,8 @@
 # Debian packages need root or sudo and are touched only when one is missing;
 # the rest goes to a cache directory of the user: a Python environment and the
 # jars of Apache Kafka.  KAFKA_INGEST_PACKAGES: Debian packages beside those
-# that everything needs.  PEERS=spark: other programs that do what the
-# extension does (test/peers).  POSTGRES_VERSIONS="15 16": other versions than the usual
+# that everything needs.  PEERS="spark debezium": other programs that do
+# what the extension does (test/peers).  POSTGRES_VERSIONS="15 16": other versions than the usual
 # two (test/harness/postgres.py).  LIBRDKAFKA=newest: those from wheels are built and run with
 # the newest librdkafka (test/harness/librdkafka.py).  Says what it does only when it does something.
 set -euo pipefail

@@ -4,7 +4,7 @@
     PAIRS             runs of COPY and stream, one after the other (3)
     TRICKLE_SECONDS   length of the latency measurement (20), TRICKLE_RATE messages/s (100)
     PYTHON_CONSUMER   0 leaves the consumer in Python out
-    PEERS             "spark" measures Spark, too (fetched: 500 MB)
+    PEERS             "spark" measures Spark, too (fetched: 500 MB), "debezium" Debezium's JDBC sink (60 MB), "spark debezium" both
     POSTGRES_VERSION  Debian's, 16 or 18 (Debian's)
 """
 
@@ -19,6 +19,7 @@ from bench.environment import SETTINGS, run, say, size, start_servers
 from harness import paths
 
 PEER_SETTINGS = {"listen_addresses": "127.0.0.1"}  # what runs in Java has no Unix sockets
+PEER_LABELS = {"spark": "Spark 3.5, JDBC", "debezium": "Debezium 3.5, JDBC"}
 SHOWN_SETTINGS = (*SETTINGS, "wal_compression", "full_page_writes", "server_version")
 
 
@@ -44,6 +45,10 @@ def measure(directory):
         say("Spark")
         result["spark"] = peers.spark(db, broker.address, "orders", count, directory)
         pairs.require_same_table(db, "by_spark")
+    if "debezium" in peers.named():
+        say("Debezium")
+        result["debezium"] = peers.debezium(db, broker.address, "orders", count, directory)
+        pairs.require_same_table(db, "by_debezium")
     say("latency at a trickle")
     result["latency"] = latency.measure(db, broker, size("TRICKLE_RATE", 100), size("TRICKLE_SECONDS", 20))
     return result
@@ -66,9 +71,10 @@ def show(result):
     if "python" in result:
         lines.append(("consumer in Python", f"{result['python']['rows_per_second']:,.0f} rows/s, "
                                             f"{result['python']['cpu_seconds']:.1f} CPU s"))
-    if "spark" in result:
-        lines.append(("Spark 3.5, JDBC", f"{result['spark']['steady_rows_per_second']:,.0f} rows/s steady, "
-                                         f"{result['spark']['rows_per_second']:,.0f} with its start"))
+    for name, label in PEER_LABELS.items():
+        if name in result:
+            lines.append((label, f"{result[name]['steady_rows_per_second']:,.0f} rows/s steady, "
+                                 f"{result[name]['rows_per_second']:,.0f} with its start"))
     trickle = result["latency"]
     lines.append((f"produce to visible, {trickle['messages_per_second']}/s",
                   f"p50 {trickle['p50_ms']} ms, p90 {trickle['p90_ms']} ms, p99 {trickle['p99_ms']} ms, "
@@ -84,9 +90,10 @@ def draw(result):
     rates = [("COPY FROM csv", result["copy"]["rows_per_second"]), ("stream", result["stream"]["rows_per_second"])]
     if "python" in result:
         rates.append(("consumer in Python", result["python"]["rows_per_second"]))
-    if "spark" in result:
-        rates.append(("Spark 3.5, JDBC, steady", result["spark"]["steady_rows_per_second"]))
-        rates.append(("Spark 3.5, JDBC, with its start", result["spark"]["rows_per_second"]))
+    for name, label in PEER_LABELS.items():
+        if name in result:
+            rates.append((f"{label}, steady", result[name]["steady_rows_per_second"]))
+            rates.append((f"{label}, with its start", result[name]["rows_per_second"]))
     copy = rates[0][1]
     settings = result["settings"]
     return chart.bar_chart(
