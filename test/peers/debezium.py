@@ -8,10 +8,11 @@ import urllib.error
 import urllib.request
 
 from harness import paths
-from harness.kafka import LOGGING
+from harness.kafka import LOGGING, PRODUCTION
 from harness.processes import Process
 
 JARS = paths.CACHE / "peers" / "debezium" / "jars"
+HEAP = ("-Xms256M", "-Xmx2G")  # what connect-standalone.sh gives it
 BATCH_SIZE = 10_000
 NAME = "bench"
 
@@ -67,7 +68,7 @@ class Connect:
                  "log4j2.properties": LOGGING}
         for name, text in texts.items():
             (directory / name).write_text(text)
-        self.process = Process("Debezium", ["java", "-Xmx1g", "-cp", f"{JARS}/*",
+        self.process = Process("Debezium", ["java", *PRODUCTION, *HEAP, "-cp", f"{JARS}/*",
                                             f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}",
                                             "org.apache.kafka.connect.cli.ConnectStandalone",
                                             directory / "worker.properties", directory / "connector.properties"],
