@@ -293,8 +293,11 @@ kafka_discard_dead_letters(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(discarded);
 }
 
-/* What has not been written yet can't be skipped: it would be the next good message that is lost. */
-static void
+/*
+ * What has not been written yet can't be skipped: it would be the next good message that is lost.  Returns the
+ * message's timestamp in ms, or -1.
+ */
+static int64
 check_message_is_there(const Stream *stream, const char *topic, int32 partition, int64 offset)
 {
 	TopicSchema *schema = topic_schema_load(stream_query_topic_table(stream->source));
@@ -306,9 +309,14 @@ check_message_is_there(const Stream *stream, const char *topic, int32 partition,
 
 	kafka_consumer_lookup_offsets(consumer, &end, 1);
 	kafka_consumer_lookup_offsets(consumer, &start, 1);
-	kafka_consumer_close(consumer);
 	if (offset >= start.offset && offset < end.offset)
-		return;
+	{
+		int64 message_ms = log_message_ms(consumer, partition, offset);
+
+		kafka_consumer_close(consumer);
+		return message_ms;
+	}
+	kafka_consumer_close(consumer);
 	ereport(
 	    ERROR,
 	    (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -324,6 +332,30 @@ check_message_is_there(const Stream *stream, const char *topic, int32 partition,
 	         ? errhint("See kafka.verify_stream, and fail_on_data_loss.")
 	         : errhint("The detail of the stream's error names the message that it failed "
 	                   "at: see kafka.stream_status.")));
+}
+
+/* The message that was left out becomes the last one that was read, where none was: a recreated topic is noticed by it. */
+static void
+note_skipped(const char *stream, const char *topic, int32 partition, int64 offset,
+             int64 message_ms)
+{
+	CatalogAccess access;
+	Oid types[5] = {TEXTOID, TEXTOID, INT4OID, INT8OID, INT8OID};
+	Datum values[5] = {CStringGetTextDatum(stream), CStringGetTextDatum(topic),
+	                   Int32GetDatum(partition), Int64GetDatum(offset),
+	                   Int64GetDatum(message_ms)};
+
+	/* before 1970, or too late for a timestamptz: nothing to compare by */
+	if (message_ms < 0 || message_ms > INT64CONST(9224318015999999))
+		return;
+	catalog_begin(&access);
+	catalog_execute(SPI_OK_UPDATE,
+	                "UPDATE kafka.stream_offset SET last_offset = $4,"
+	                " last_message_at = to_timestamp(0) + $5 * interval '1 millisecond'"
+	                " WHERE stream = $1 AND topic = $2 AND partition = $3"
+	                "   AND last_offset IS NULL",
+	                5, types, values, NULL);
+	catalog_end(&access);
 }
 
 Datum
@@ -371,6 +403,7 @@ kafka_skip_message(PG_FUNCTION_ARGS)
 		                "\"%s\"",
 		                name, (long long) offset, partition, topic),
 		         errhint("The table kafka.stream_offset says where it stands.")));
-	check_message_is_there(stream, topic, partition, offset);
+	note_skipped(name, topic, partition, offset,
+	             check_message_is_there(stream, topic, partition, offset));
 	PG_RETURN_VOID();
 }

@@ -70,6 +70,13 @@ typedef struct KafkaFlow
 
 typedef struct KafkaPeer KafkaPeer;
 
+/* In the memory context that a consumer is to be closed with. */
+typedef struct KafkaCloser
+{
+	MemoryContextCallback callback;
+	struct KafkaConsumer *consumer; /* NULL: closed */
+} KafkaCloser;
+
 struct KafkaConsumer
 {
 	rd_kafka_t *client; /* NULL: closed */
@@ -100,10 +107,24 @@ struct KafkaConsumer
 	KafkaPeer *peer;
 	bool resolving_given_up; /* kafka_resolve.c's, under its mutex */
 
-	MemoryContext context;
-	MemoryContextCallback close_callback;
+	MemoryContext context; /* its own: all that is here, and what the library's threads use */
+	KafkaCloser *closer;
 	dlist_node node; /* in the list of open consumers */
 };
+
+/* kafka_close.c */
+
+/*
+ * Destroys a client, for which nothing else may be used any more.  False: it could not be ended in time.  Then its
+ * threads go on until the process ends, and what their callbacks use must stay.
+ */
+extern bool kafka_client_close(rd_kafka_t *client);
+
+/*
+ * To be called at the process's exit with its code, after the last client has been closed: if there are threads
+ * left, the process will end without the destructors of the libraries that they use.
+ */
+extern void kafka_client_closed_all(int code);
 
 /* kafka_client.c */
 

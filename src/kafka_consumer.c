@@ -35,7 +35,10 @@ static dlist_head open_consumers = DLIST_STATIC_INIT(open_consumers);
 static void
 close_with_context(void *argument)
 {
-	kafka_consumer_close(argument);
+	KafkaCloser *closer = argument;
+
+	if (closer->consumer != NULL)
+		kafka_consumer_close(closer->consumer);
 }
 
 /*
@@ -48,6 +51,7 @@ close_at_exit(int code, Datum argument)
 	while (!dlist_is_empty(&open_consumers))
 		kafka_consumer_close(
 		    dlist_container(KafkaConsumer, node, dlist_head_node(&open_consumers)));
+	kafka_client_closed_all(code);
 }
 
 static void
@@ -75,7 +79,9 @@ KafkaConsumer *
 kafka_consumer_open(const KafkaConnection *connection, const char *topic, MemoryContext context)
 {
 	static bool exit_callback_registered = false;
-	KafkaConsumer *consumer = MemoryContextAllocZero(context, sizeof(KafkaConsumer));
+	KafkaCloser *closer = MemoryContextAllocZero(context, sizeof(KafkaCloser));
+	MemoryContext own_context;
+	KafkaConsumer *consumer;
 	char reason[512] = "";
 
 	if (!exit_callback_registered)
@@ -84,18 +90,24 @@ kafka_consumer_open(const KafkaConnection *connection, const char *topic, Memory
 		exit_callback_registered = true;
 	}
 
-	consumer->context = context;
-	consumer->topic_name = MemoryContextStrdup(context, topic);
-	consumer->server_name = MemoryContextStrdup(context, connection->server_name);
+	/* outlives "context" when the client can't be closed in time */
+	own_context =
+	    AllocSetContextCreate(TopMemoryContext, "kafka consumer", ALLOCSET_DEFAULT_SIZES);
+	consumer = MemoryContextAllocZero(own_context, sizeof(KafkaConsumer));
+	consumer->context = own_context;
+	consumer->topic_name = MemoryContextStrdup(own_context, topic);
+	consumer->server_name = MemoryContextStrdup(own_context, connection->server_name);
 	consumer->lookup_timeout_ms = connection->lookup_timeout_ms;
 	consumer->wake_pipe[0] = consumer->wake_pipe[1] = -1;
 	dlist_push_head(&open_consumers, &consumer->node);
-	consumer->close_callback.func = close_with_context;
-	consumer->close_callback.arg = consumer;
-	MemoryContextRegisterResetCallback(context, &consumer->close_callback);
+	closer->consumer = consumer;
+	closer->callback.func = close_with_context;
+	closer->callback.arg = closer;
+	consumer->closer = closer;
+	MemoryContextRegisterResetCallback(context, &closer->callback);
 
 	reserve_descriptors(consumer);
-	consumer->peer = kafka_peer_create(context);
+	consumer->peer = kafka_peer_create(own_context);
 	consumer->client = kafka_client_create(consumer, connection, reason, sizeof(reason));
 	if (consumer->client == NULL)
 	{
@@ -147,9 +159,7 @@ void
 kafka_consumer_close(KafkaConsumer *consumer)
 {
 	int partition = -1;
-
-	if (consumer->node.next == NULL)
-		return; /* closed before */
+	bool closed = true;
 
 	kafka_resolve_give_up(consumer);
 	kafka_message_batches_release(consumer);
@@ -171,7 +181,7 @@ kafka_consumer_close(KafkaConsumer *consumer)
 	if (consumer->topic)
 		rd_kafka_topic_destroy(consumer->topic);
 	if (consumer->client)
-		rd_kafka_destroy_flags(consumer->client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+		closed = kafka_client_close(consumer->client);
 	consumer->fetch_queue = consumer->main_queue = NULL;
 	consumer->topic = NULL;
 	consumer->client = NULL;
@@ -186,7 +196,15 @@ kafka_consumer_close(KafkaConsumer *consumer)
 		ReleaseExternalFD();
 
 	dlist_delete(&consumer->node);
-	consumer->node.next = NULL;
+	consumer->closer->consumer = NULL;
+	if (closed)
+		MemoryContextDelete(consumer->context);
+	else
+		ereport(LOG,
+		        (errmsg("librdkafka %s did not close its connection to Kafka server \"%s\" "
+		                "in time",
+		                rd_kafka_version_str(), consumer->server_name),
+		         errdetail("Some of its threads stay until the process ends.")));
 }
 
 void

@@ -256,6 +256,23 @@ peek_at_first_messages(KafkaConsumer *consumer, const Checkpoint *checkpoint, Lo
 	pfree(peeks);
 }
 
+int64
+log_message_ms(KafkaConsumer *consumer, int32 partition, int64 offset)
+{
+	PartitionPosition position = {.partition = partition, .next_offset = offset};
+	LogFinding finding = {.partition = partition, .next_message_ms = -1};
+	Peek *peeks = palloc0(sizeof(Peek) * (partition + 1));
+
+	peeks[partition].position = &position;
+	peeks[partition].finding = &finding;
+	peeks[partition].next_message = true;
+	kafka_consumer_start_partition(consumer, partition, offset);
+	peeks[partition].started = true;
+	run_peeks(consumer, peeks, partition + 1, 1);
+	pfree(peeks);
+	return finding.next_message_ms;
+}
+
 /* --- all of it --- */
 
 LogCheck *

@@ -78,6 +78,9 @@ typedef struct LogShare
 extern LogCheck *log_check(KafkaConsumer *consumer, const Checkpoint *checkpoint,
                            LogShare share, LogPeek messages);
 
+/* Timestamp in ms of the message at this offset or the next one behind it; -1: there is none.  Raises as log_check() does. */
+extern int64 log_message_ms(KafkaConsumer *consumer, int32 partition, int64 offset);
+
 /* Is this, at the offset of the last message that was read, that message, as far as can be told? */
 extern bool log_same_message(const PartitionPosition *position, const KafkaMessage *message);
 

@@ -86,6 +86,20 @@ def test_a_stream_that_goes_on(db, new_topic, kafka):
     assert db.value("SELECT every(o >= 9) IS NOT FALSE FROM (SELECT p, o FROM target WHERE id >= 100 GROUP BY 1, 2 HAVING count(*) > 1) twice")
 
 
+def test_the_only_message_was_left_out(db, new_topic, kafka):
+    topic = new_topic(1)
+    db.create_tables(topic)
+    topic.produce(b"bad")
+    db.create_stream()
+    db.wait_for_state("failed")
+    db.run("SELECT kafka.skip_message('s', %s, 0, 0)", topic.name)
+    recreate(kafka, topic, range(100, 140))
+    assert db.column("SELECT same_topic FROM kafka.verify_stream('s')") == [False]
+    db.call("start_stream")
+    assert "is not the one" in db.wait_for_state("failed", timeout=60).last_error
+    assert new_rows(db) == []
+
+
 def first_offset(db):
     return db.value("SELECT first_offset FROM kafka.stream_offset")
 
