@@ -86,7 +86,8 @@ struct KafkaConsumer
 	int wake_pipe[2];                   /* librdkafka writes when a queue gets non-empty */
 	pg_atomic_uint32 metadata_requests; /* counted by the library's threads */
 	int reserved_descriptors;
-	Bitmapset *started; /* partitions being fetched */
+	Bitmapset *started;       /* partitions being fetched */
+	bool partitions_vanished; /* while they were */
 
 	char *topic_name;
 	char *server_name;
@@ -115,16 +116,19 @@ struct KafkaConsumer
 /* kafka_close.c */
 
 /*
- * Destroys a client, for which nothing else may be used any more.  False: it could not be ended in time.  Then its
- * threads go on until the process ends, and what their callbacks use must stay.
+ * Destroys a client, for which nothing else may be used any more.  may_hang: partitions have vanished.  False: it
+ * could not be ended in time.  Then its threads go on until the process ends, and what their callbacks use must stay.
  */
-extern bool kafka_client_close(rd_kafka_t *client);
+extern bool kafka_client_close(rd_kafka_t *client, bool may_hang);
+
+/* The process is about to end: from now on kafka_client_close() never waits for long. */
+extern void kafka_clients_exit(void);
 
 /*
- * To be called at the process's exit with its code, after the last client has been closed: if there are threads
+ * To be called with the process's exit code after its last client has been closed: if there are threads
  * left, the process will end without the destructors of the libraries that they use.
  */
-extern void kafka_client_closed_all(int code);
+extern void kafka_clients_closed(int code);
 
 /* kafka_client.c */
 

@@ -5,8 +5,9 @@
  *
  * rd_kafka_destroy() waits for the library's threads, and has no limit.  In 2.0.2 one of them can miss
  * its end when partitions have vanished while they were being fetched: a process that waited for it
- * could be neither stopped nor terminated.  So a thread of its own does it, and whoever
- * closes waits only so long; then the client stays as it is until the process ends.
+ * could be neither stopped nor terminated.  So a thread of its own does it where that may be: at the process's end,
+ * and where partitions have vanished.  Whoever closes waits only so long; then the client stays as it is until
+ * the process ends.  Elsewhere nothing is spent on a thread, which takes memory that may just be short.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,6 +23,8 @@
 /* It takes some milliseconds, on a busy machine some hundred.  A fast shutdown has 5 s in all. */
 #define LONGEST_SECONDS 3
 
+#define STACK_SIZE (1024 * 1024)
+
 /* Belongs to whoever closes; once abandoned, to the thread. */
 typedef struct Closing
 {
@@ -32,6 +35,7 @@ typedef struct Closing
 	bool abandoned;
 } Closing;
 
+static bool exiting = false;
 static bool some_abandoned = false;
 static int exit_code = 1;
 
@@ -78,33 +82,33 @@ create_closing(rd_kafka_t *client)
 }
 
 static bool
-start_thread(Closing *closing)
+start_thread(Closing *closing, pthread_t *thread)
 {
 	sigset_t all_signals;
 	sigset_t previous;
 	pthread_attr_t attributes;
-	pthread_t thread;
 	bool started;
 
 	/* the server's signal handlers must run on the server's thread only */
 	sigfillset(&all_signals);
 	pthread_sigmask(SIG_SETMASK, &all_signals, &previous);
 	pthread_attr_init(&attributes);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	started = pthread_create(&thread, &attributes, close_client, closing) == 0;
+	pthread_attr_setstacksize(&attributes, STACK_SIZE);
+	started = pthread_create(thread, &attributes, close_client, closing) == 0;
 	pthread_attr_destroy(&attributes);
 	pthread_sigmask(SIG_SETMASK, &previous, NULL);
 	return started;
 }
 
 bool
-kafka_client_close(rd_kafka_t *client)
+kafka_client_close(rd_kafka_t *client, bool may_hang)
 {
-	Closing *closing = create_closing(client);
+	Closing *closing = exiting || may_hang ? create_closing(client) : NULL;
+	pthread_t thread;
 	struct timespec deadline;
 	bool done;
 
-	if (closing == NULL || !start_thread(closing))
+	if (closing == NULL || !start_thread(closing, &thread))
 	{
 		if (closing != NULL)
 			free_closing(closing);
@@ -122,9 +126,15 @@ kafka_client_close(rd_kafka_t *client)
 	closing->abandoned = !done;
 	pthread_mutex_unlock(&closing->mutex);
 	if (done)
+	{
+		pthread_join(thread, NULL);
 		free_closing(closing);
+	}
 	else
+	{
+		pthread_detach(thread);
 		some_abandoned = true;
+	}
 	return done;
 }
 
@@ -136,7 +146,13 @@ leave_at_once(void)
 }
 
 void
-kafka_client_closed_all(int code)
+kafka_clients_exit(void)
+{
+	exiting = true;
+}
+
+void
+kafka_clients_closed(int code)
 {
 	exit_code = code;
 	if (some_abandoned)

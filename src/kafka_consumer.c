@@ -48,10 +48,11 @@ close_with_context(void *argument)
 static void
 close_at_exit(int code, Datum argument)
 {
+	kafka_clients_exit();
 	while (!dlist_is_empty(&open_consumers))
 		kafka_consumer_close(
 		    dlist_container(KafkaConsumer, node, dlist_head_node(&open_consumers)));
-	kafka_client_closed_all(code);
+	kafka_clients_closed(code);
 }
 
 static void
@@ -181,7 +182,7 @@ kafka_consumer_close(KafkaConsumer *consumer)
 	if (consumer->topic)
 		rd_kafka_topic_destroy(consumer->topic);
 	if (consumer->client)
-		closed = kafka_client_close(consumer->client);
+		closed = kafka_client_close(consumer->client, consumer->partitions_vanished);
 	consumer->fetch_queue = consumer->main_queue = NULL;
 	consumer->topic = NULL;
 	consumer->client = NULL;
@@ -273,9 +274,10 @@ note_events(KafkaConsumer *consumer)
 
 /* Turns an error that came in the place of a message into an event. */
 static void
-event_from_message(rd_kafka_message_t *message, KafkaEvent *event)
+event_from_message(KafkaConsumer *consumer, rd_kafka_message_t *message, KafkaEvent *event)
 {
 	event->type = kafka_report_classify(message->err);
+	consumer->partitions_vanished |= event->type == KAFKA_EVENT_UNKNOWN_TOPIC;
 	event->partition = message->partition;
 	event->offset = -1;
 	if (event->type == KAFKA_EVENT_PARTITION_END || event->type == KAFKA_EVENT_OUT_OF_RANGE ||
@@ -325,7 +327,7 @@ kafka_consumer_poll(KafkaConsumer *consumer, KafkaMessageBatch *batch, int max_m
 		message = consumer->taken[consumer->taken_next++];
 		if (message->err)
 		{
-			event_from_message(message, event);
+			event_from_message(consumer, message, event);
 			rd_kafka_message_destroy(message);
 			return appended;
 		}
