@@ -399,6 +399,11 @@ checkpoint_remove_partitions(const char *stream, const char *topic, int remainin
 	catalog_end(&access);
 }
 
+/* In the SQL below; Kafka has timestamps that PostgreSQL hasn't. */
+#define LAST_MESSAGE_AT                                                                        \
+	"CASE WHEN n.last_message_ms > 9224318015999999 THEN 'infinity'"                           \
+	" ELSE to_timestamp(0) + n.last_message_ms * interval '1 millisecond' END"
+
 void
 checkpoint_advance(const char *stream, const char *topic, int64 batch_id, CheckpointMove *moves,
                    int count)
@@ -435,12 +440,10 @@ checkpoint_advance(const char *stream, const char *topic, int64 batch_id, Checkp
 	    " high_watermark = coalesce(n.high_watermark, o.high_watermark),"
 	    " last_offset = coalesce(n.last_offset, o.last_offset),"
 	    " last_message_at = CASE WHEN n.last_offset IS NULL THEN o.last_message_at"
-	    "   WHEN n.last_message_ms > 9224318015999999 THEN 'infinity'"
-	    "   ELSE to_timestamp(0) + n.last_message_ms * interval '1 millisecond' END,"
+	    "   ELSE " LAST_MESSAGE_AT " END,"
 	    " first_offset = coalesce(n.first_offset, n.last_offset),"
 	    " first_message_at = CASE WHEN n.first_offset IS NOT NULL THEN o.first_message_at"
-	    "   WHEN n.last_message_ms > 9224318015999999 THEN 'infinity'"
-	    "   ELSE to_timestamp(0) + n.last_message_ms * interval '1 millisecond' END,"
+	    "   ELSE " LAST_MESSAGE_AT " END,"
 	    " leader_epoch = CASE WHEN n.last_offset IS NULL THEN o.leader_epoch"
 	    "   ELSE n.leader_epoch END,"
 	    " message_count = o.message_count + n.messages,"

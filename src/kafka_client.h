@@ -116,13 +116,11 @@ struct KafkaConsumer
 /* kafka_close.c */
 
 /*
- * Destroys a client, for which nothing else may be used any more.  may_hang: partitions have vanished.  False: it
- * could not be ended in time.  Then its threads go on until the process ends, and what their callbacks use must stay.
+ * Destroys a client, for which nothing else may be used any more.  bounded: it is not waited for long, see there.
+ * False: it could not be ended in time.  Then its threads go on until the process ends, and what their callbacks
+ * use must stay.
  */
-extern bool kafka_client_close(rd_kafka_t *client, bool may_hang);
-
-/* The process is about to end: from now on kafka_client_close() never waits for long. */
-extern void kafka_clients_exit(void);
+extern bool kafka_client_close(rd_kafka_t *client, bool bounded);
 
 /*
  * To be called with the process's exit code after its last client has been closed: if there are threads

@@ -6,7 +6,7 @@
  * rd_kafka_destroy() waits for the library's threads, and has no limit.  In 2.0.2 one of them can miss
  * its end when partitions have vanished while they were being fetched: a process that waited for it
  * could be neither stopped nor terminated.  So a thread of its own does it where that may be: at the process's end,
- * and where partitions have vanished.  Whoever closes waits only so long; then the client stays as it is until
+ * and where partitions have vanished (kafka_consumer.c knows).  Whoever closes waits only so long; then the client stays as it is until
  * the process ends.  Elsewhere nothing is spent on a thread, which takes memory that may just be short.
  *
  *-------------------------------------------------------------------------
@@ -35,7 +35,6 @@ typedef struct Closing
 	bool abandoned;
 } Closing;
 
-static bool exiting = false;
 static bool some_abandoned = false;
 static int exit_code = 1;
 
@@ -101,9 +100,9 @@ start_thread(Closing *closing, pthread_t *thread)
 }
 
 bool
-kafka_client_close(rd_kafka_t *client, bool may_hang)
+kafka_client_close(rd_kafka_t *client, bool bounded)
 {
-	Closing *closing = exiting || may_hang ? create_closing(client) : NULL;
+	Closing *closing = bounded ? create_closing(client) : NULL;
 	pthread_t thread;
 	struct timespec deadline;
 	bool done;
@@ -143,12 +142,6 @@ static void
 leave_at_once(void)
 {
 	_exit(exit_code);
-}
-
-void
-kafka_clients_exit(void)
-{
-	exiting = true;
 }
 
 void

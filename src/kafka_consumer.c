@@ -30,6 +30,7 @@
 /* Our pipe, and about what librdkafka opens with a few brokers. */
 #define DESCRIPTORS_PER_CONSUMER 8
 
+static bool exiting = false;
 static dlist_head open_consumers = DLIST_STATIC_INIT(open_consumers);
 
 static void
@@ -48,7 +49,7 @@ close_with_context(void *argument)
 static void
 close_at_exit(int code, Datum argument)
 {
-	kafka_clients_exit();
+	exiting = true;
 	while (!dlist_is_empty(&open_consumers))
 		kafka_consumer_close(
 		    dlist_container(KafkaConsumer, node, dlist_head_node(&open_consumers)));
@@ -182,7 +183,7 @@ kafka_consumer_close(KafkaConsumer *consumer)
 	if (consumer->topic)
 		rd_kafka_topic_destroy(consumer->topic);
 	if (consumer->client)
-		closed = kafka_client_close(consumer->client, consumer->partitions_vanished);
+		closed = kafka_client_close(consumer->client, exiting || consumer->partitions_vanished);
 	consumer->fetch_queue = consumer->main_queue = NULL;
 	consumer->topic = NULL;
 	consumer->client = NULL;

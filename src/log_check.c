@@ -77,16 +77,13 @@ log_check_range(KafkaConsumer *consumer, const PartitionPosition *position)
 bool
 log_same_message(const PartitionPosition *position, const KafkaMessage *message)
 {
-	int32 epoch = kafka_message_leader_epoch(message);
+	int32 epoch;
 
+	if (message->offset != position->last_offset)
+		return message->timestamp_ms == position->first_message_ms;
+	epoch = kafka_message_leader_epoch(message);
 	return message->timestamp_ms == position->last_message_ms &&
 	       (epoch < 0 || position->leader_epoch < 0 || epoch == position->leader_epoch);
-}
-
-bool
-log_same_first_message(const PartitionPosition *position, const KafkaMessage *message)
-{
-	return message->timestamp_ms == position->first_message_ms;
 }
 
 /* Looks at a message; true when nothing more is wanted of its partition. */
@@ -101,7 +98,7 @@ peek_at_message(Peek *peek, const KafkaMessage *message)
 		peek->finding->first_message_gone = true;
 	else if (peek->first_message)
 	{
-		peek->first_agrees = log_same_first_message(position, message);
+		peek->first_agrees = log_same_message(position, message);
 		if (!peek->first_agrees)
 		{
 			note(peek->finding, LOG_OTHER_MESSAGE);

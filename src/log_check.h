@@ -81,12 +81,8 @@ extern LogCheck *log_check(KafkaConsumer *consumer, const Checkpoint *checkpoint
 /* Timestamp in ms of the message at this offset or the next one behind it; -1: there is none.  Raises as log_check() does. */
 extern int64 log_message_ms(KafkaConsumer *consumer, int32 partition, int64 offset);
 
-/* Is this, at the offset of the last message that was read, that message, as far as can be told? */
+/* Is this, at the offset of the first or the last message that was read, that message, as far as can be told? */
 extern bool log_same_message(const PartitionPosition *position, const KafkaMessage *message);
-
-/* The same for the first message that is known of a partition. */
-extern bool log_same_first_message(const PartitionPosition *position,
-                                   const KafkaMessage *message);
 
 /* What log_check() finds in one partition without looking at messages. */
 extern LogFinding log_check_range(KafkaConsumer *consumer, const PartitionPosition *position);

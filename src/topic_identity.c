@@ -174,9 +174,7 @@ topic_identity_compare(StreamReader *reader, const KafkaMessage *message)
 		return;
 	/* behind it: it has been removed since, and nothing can be said */
 	reader->awaited[message->partition] = AWAITED_NONE;
-	if (message->offset == offset &&
-	    !(awaited == AWAITED_FIRST ? log_same_first_message(position, message)
-	                               : log_same_message(position, message)))
+	if (message->offset == offset && !log_same_message(position, message))
 		reader->must_reopen = true;
 	else if (awaited == AWAITED_FIRST)
 	{

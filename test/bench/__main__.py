@@ -19,7 +19,6 @@ from bench.environment import SETTINGS, run, say, size, start_servers
 from harness import paths
 
 PEER_SETTINGS = {"listen_addresses": "127.0.0.1"}  # what runs in Java has no Unix sockets
-PEER_LABELS = {"spark": "Spark 3.5, JDBC", "debezium": "Debezium 3.5, JDBC"}
 SHOWN_SETTINGS = (*SETTINGS, "wal_compression", "full_page_writes", "server_version")
 
 
@@ -41,14 +40,11 @@ def measure(directory):
         say("the consumer in Python")
         result["python"] = contenders.python_consumer(db, broker.address, "orders", count)
         pairs.require_same_table(db, "by_python")
-    if "spark" in peers.named():
-        say("Spark")
-        result["spark"] = peers.spark(db, broker.address, "orders", count, directory)
-        pairs.require_same_table(db, "by_spark")
-    if "debezium" in peers.named():
-        say("Debezium")
-        result["debezium"] = peers.debezium(db, broker.address, "orders", count, directory)
-        pairs.require_same_table(db, "by_debezium")
+    for name in peers.named():
+        peer = peers.PEERS[name]
+        say(peer.label)
+        result[name] = peer.measure(db, broker.address, "orders", count, directory)
+        pairs.require_same_table(db, f"by_{name}")
     say("latency at a trickle")
     result["latency"] = latency.measure(db, broker, size("TRICKLE_RATE", 100), size("TRICKLE_SECONDS", 20))
     return result
@@ -71,9 +67,9 @@ def show(result):
     if "python" in result:
         lines.append(("consumer in Python", f"{result['python']['rows_per_second']:,.0f} rows/s, "
                                             f"{result['python']['cpu_seconds']:.1f} CPU s"))
-    for name, label in PEER_LABELS.items():
+    for name, peer in peers.PEERS.items():
         if name in result:
-            lines.append((label, f"{result[name]['steady_rows_per_second']:,.0f} rows/s steady, "
+            lines.append((peer.label, f"{result[name]['steady_rows_per_second']:,.0f} rows/s steady, "
                                  f"{result[name]['rows_per_second']:,.0f} with its start"))
     trickle = result["latency"]
     lines.append((f"produce to visible, {trickle['messages_per_second']}/s",
@@ -90,10 +86,10 @@ def draw(result):
     rates = [("COPY FROM csv", result["copy"]["rows_per_second"]), ("stream", result["stream"]["rows_per_second"])]
     if "python" in result:
         rates.append(("consumer in Python", result["python"]["rows_per_second"]))
-    for name, label in PEER_LABELS.items():
+    for name, peer in peers.PEERS.items():
         if name in result:
-            rates.append((f"{label}, steady", result[name]["steady_rows_per_second"]))
-            rates.append((f"{label}, with its start", result[name]["rows_per_second"]))
+            rates.append((f"{peer.label}, steady", result[name]["steady_rows_per_second"]))
+            rates.append((f"{peer.label}, with its start", result[name]["rows_per_second"]))
     copy = rates[0][1]
     settings = result["settings"]
     return chart.bar_chart(

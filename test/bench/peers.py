@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 from bench import contenders
 from harness.processes import wait_until
@@ -11,7 +13,6 @@ from peers import spark as spark_peer
 from peers.debezium import Connect
 from peers.spark import PYTHON
 
-NAMES = ("spark", "debezium")
 SPARK_COLUMNS = ("order_id bigint, customer string, product string, quantity int, price decimal(10,2), paid boolean, "
                  "ordered_at timestamp, country string")
 # As Debezium's connectors describe such columns
@@ -29,7 +30,7 @@ DEBEZIUM_FIELDS = [{"optional": False, **field} for field in (
 
 def named():
     """The peers that this run shall measure."""
-    return [name for name in (os.environ.get("PEERS") or "").split() if name in NAMES]
+    return [name for name in (os.environ.get("PEERS") or "").split() if name in PEERS]
 
 
 def spark(db, address, topic, count, directory):
@@ -76,3 +77,11 @@ def debezium(db, address, topic, count, directory):
     connect.stop()
     return {"rows_per_second": rows / (end - started), "steady_rows_per_second": (rows - early_rows) / (end - early),
             "seconds": end - started, **usage}
+
+
+class Peer(NamedTuple):
+    label: str
+    measure: Callable    # (db, address, topic, count, directory) -> figures; into the table "by_" and its name
+
+
+PEERS = {"spark": Peer("Spark 3.5, JDBC", spark), "debezium": Peer("Debezium 3.5, JDBC", debezium)}
