@@ -314,6 +314,31 @@ ask_for_offsets(KafkaConsumer *consumer, KafkaPartitionOffset *items, int count,
 	return code;
 }
 
+/*
+ * The library says "unknown", too, of a partition that has no leader right now, and newer ones of one
+ * whose broker they can't connect to: only what the cluster says is final.
+ */
+static rd_kafka_resp_err_t
+confirm_unknown(KafkaConsumer *consumer, rd_kafka_resp_err_t code,
+                const KafkaPartitionOffset *items, int count, int timeout_ms)
+{
+	int partition_count = 0;
+	rd_kafka_resp_err_t answer;
+
+	if (code != RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION &&
+	    code != RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC)
+		return code;
+	if (kafka_consumer_last_error(consumer) != NULL)
+		return RD_KAFKA_RESP_ERR__TRANSPORT;
+	answer = ask_for_partitions(consumer, timeout_ms, &partition_count);
+	if (answer != RD_KAFKA_RESP_ERR_NO_ERROR)
+		return answer;
+	for (int i = 0; i < count; i++)
+		if (items[i].partition >= partition_count)
+			return code;
+	return RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
+}
+
 void
 kafka_consumer_lookup_offsets(KafkaConsumer *consumer, KafkaPartitionOffset *items, int count)
 {
@@ -333,11 +358,8 @@ kafka_consumer_lookup_offsets(KafkaConsumer *consumer, KafkaPartitionOffset *ite
 			kafka_report_all_well(consumer);
 			return;
 		}
-		/* newer libraries say so, too, of a partition whose broker they can't connect to */
 		kafka_report_serve(consumer);
-		if (code == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION &&
-		    kafka_consumer_last_error(consumer) != NULL)
-			code = RD_KAFKA_RESP_ERR__TRANSPORT;
+		code = confirm_unknown(consumer, code, items, count, slice_ms);
 		raise_if_final(consumer, code);
 		check_connection(consumer, &clock);
 		/* an answer that came at once would come again at once */
