@@ -122,27 +122,32 @@ handle_bad_message(StreamRun *run, const BatchAttempt *attempt, BadMessageSearch
 }
 
 /*
- * An error that stops the stream whatever on_error says.  Where the executor was at a message, or code of
- * the user's has raised the error, what is before the message is committed first: then the stream stands at
- * that message, and kafka.skip_message can leave it out.
+ * An error that stops the stream or passes, whatever on_error says.  Where code of the user's has raised it, or the
+ * executor was at a message when it stopped the stream, what is before the message is committed first: then the
+ * stream stands at that message, and kafka.skip_message can leave it out.  Other errors of the environment (locks,
+ * memory) seldom have to do with the message, and trying parts of the batch would meet them again and again.
  */
 static void
-handle_surprise(const StreamRun *run, const BatchAttempt *attempt, BadMessageSearch *search)
+handle_other_error(const StreamRun *run, const BatchAttempt *attempt, BadMessageSearch *search,
+                   bool passes)
 {
-	bool alone = search->end - search->first == 1;
+	int count = search->end - search->first; /* 0: the watermark has closed windows */
+	bool raised_by_code = error_is_raised_by_code(attempt->error);
+	int at = attempt->suspect;
 
-	if (attempt->suspect > search->first ||
-	    (attempt->suspect < 0 && !alone && error_is_raised_by_code(attempt->error)))
+	if ((at > search->first && (raised_by_code || !passes)) ||
+	    (at < 0 && count > 1 && raised_by_code))
 	{
-		search_failed(search, attempt->suspect);
+		search_failed(search, at);
 		return;
 	}
-	if (attempt->suspect == search->first || alone)
+	if (at < 0 && count == 1)
+		at = search->first;
+	if (at >= 0)
 	{
 		MemoryContext old_context = MemoryContextSwitchTo(run->batch_context);
 
-		mention_message(run->topic, &run->reader->batch->messages[search->first],
-		                attempt->error);
+		mention_message(run->topic, &run->reader->batch->messages[at], passes, attempt->error);
 		MemoryContextSwitchTo(old_context);
 	}
 	ReThrowError(attempt->error);
@@ -162,8 +167,8 @@ micro_batch_handle_error(StreamRun *run, const BatchAttempt *attempt, BadMessage
 
 	if (class == ERROR_OF_MESSAGE && search->end > search->first)
 		handle_bad_message(run, attempt, search);
-	else if (class == ERROR_OF_DEFINITION)
-		handle_surprise(run, attempt, search);
-	else
+	else if (class == ERROR_OF_MESSAGE)
 		ReThrowError(attempt->error);
+	else
+		handle_other_error(run, attempt, search, class == ERROR_OF_ENVIRONMENT);
 }

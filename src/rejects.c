@@ -98,15 +98,20 @@ blame_message(const char *topic, const KafkaMessage *message, ErrorData *error)
 }
 
 void
-mention_message(const char *topic, const KafkaMessage *message, ErrorData *error)
+mention_message(const char *topic, const KafkaMessage *message, bool passes, ErrorData *error)
 {
 	add_to_error_detail(error,
 	                    psprintf("The batch was at topic \"%s\", partition %d, offset %lld.",
 	                             topic, message->partition, (long long) message->offset));
 	/* of others the cause is more often the stream's definition */
 	if (error->hint == NULL && error_is_raised_by_code(error))
-		error->hint = pstrdup("Correct the cause, or leave the message out with "
-		                      "kafka.skip_message; then kafka.start_stream goes on.");
+		error->hint =
+		    passes
+		        ? pstrdup("It is tried again. If it does not pass, correct the cause; or use "
+		                  "kafka.stop_stream, leave the message out with "
+		                  "kafka.skip_message, and use kafka.start_stream.")
+		        : pstrdup("Correct the cause, or leave the message out with "
+		                  "kafka.skip_message; then kafka.start_stream goes on.");
 }
 
 /*

@@ -55,10 +55,12 @@ extern void rejects_add(Rejects *rejects, int index, ErrorData *error);
 extern void blame_message(const char *topic, const KafkaMessage *message, ErrorData *error);
 
 /*
- * Adds to the detail of an error that stops the stream whatever on_error says, in the current memory
+ * Adds to the detail of an error that on_error does not decide about, in the current memory
  * context, which message the executor was at.  It need not be that message's fault.
+ * passes: the batch is tried again, the stream does not stop.
  */
-extern void mention_message(const char *topic, const KafkaMessage *message, ErrorData *error);
+extern void mention_message(const char *topic, const KafkaMessage *message, bool passes,
+                            ErrorData *error);
 
 /*
  * Rejects all of the messages [first, last) that can't be decoded, as far as

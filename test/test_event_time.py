@@ -171,6 +171,25 @@ def test_a_window_that_a_trigger_refuses(db, new_topic):
     assert "HAVING" in failed.last_error_hint
 
 
+@pytest.mark.parametrize("sqlstate, state", [("ZZ999", "failed"), ("40001", "backing off")])
+def test_a_window_that_a_trigger_refuses_for_another_reason(db, new_topic, sqlstate, state):
+    """There may be no message at all in the batch that writes it."""
+    topic = new_topic(1)
+    create(db, topic, delay="0 s", on_error="dead_letter")
+    db.run("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+           f"RAISE EXCEPTION 'no' USING ERRCODE = '{sqlstate}'; END $$; "
+           "CREATE TRIGGER refuse BEFORE INSERT ON target FOR EACH ROW EXECUTE FUNCTION refuse()")
+    send(db, topic, at(1))
+    topic.produce(at(30))
+    assert db.wait_for_state(state).last_error_sqlstate == sqlstate
+    db.run("DROP TRIGGER refuse ON target")
+    if state == "failed":
+        db.call("start_stream")
+    db.process_all_available()
+    assert windows(db) == [("12:00", 1)]
+    assert db.value("SELECT count(*) FROM kafka.dead_letter") == 0
+
+
 def test_a_watermark_without_a_window_changes_nothing(db, new_topic):
     """As in Spark: accepted, no message is late, no state is forgotten."""
     topic = new_topic(1)
