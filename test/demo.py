@@ -1,6 +1,6 @@
 """make demo: messages from a private Kafka arrive in a private PostgreSQL.
 
-Everything stays up for an hour, or until make demo-stop, with one order a second.
+Everything stays up for an hour, or until make demo-stop, with one order a second.  POSTGRES_VERSIONS=18: on that version.
 """
 
 import datetime
@@ -12,7 +12,7 @@ import time
 
 from harness import build, paths
 from harness.kafka import Broker
-from harness.postgres import DEBIAN, Cluster
+from harness.postgres import VERSIONS, Cluster
 from harness.processes import (Process, clean_up_at_exit, leave_running, stop_all, stop_left_running,
                                wait_until)
 from harness.topic import Topic
@@ -85,8 +85,9 @@ def run():
 
 
 def show(directory):
-    heading(f"Building the extension, starting PostgreSQL {DEBIAN} and Apache Kafka 4.1.0 (private, on free ports)")
-    installation = build.build(DEBIAN, directory)
+    version = VERSIONS[0]
+    heading(f"Building the extension, starting PostgreSQL {version} and Apache Kafka 4.1.0 (private, on free ports)")
+    installation = build.build(version, directory)
     cluster = Cluster(installation, directory, "postgres").create().start(outlive=True)
     cluster.psql("postgres", "CREATE DATABASE demo")
     broker = Broker(directory).create().start(outlive=True)

@@ -71,7 +71,7 @@ class Installation:
         else:
             wheel = importlib.util.find_spec(WHEELS[version]) if version in WHEELS else None
             if wheel is None:
-                raise RuntimeError(f"there is no PostgreSQL {version} here: of {KNOWN}, give it in POSTGRES_VERSIONS")
+                raise RuntimeError(f"there is no PostgreSQL {version} here; POSTGRES_VERSIONS takes {', '.join(map(str, KNOWN))}")
             package = pathlib.Path(wheel.origin).parent
             subprocess.run(["cp", "-a", str(package / "pginstall"), str(directory)], check=True)
             for program in (directory / "bin").iterdir():
