@@ -160,7 +160,9 @@ resolve_offsets(KafkaPartitionOffset *positions, const char *text, KafkaConsumer
 			     errmsg("starting offset %lld of partition %d is not in topic \"%s\"",
 			            (long long) numbers[i], i, topic),
 			     errdetail("The partition holds offsets from %lld up to, not including, %lld.",
-			               (long long) low[i].offset, (long long) high[i].offset)));
+			               (long long) low[i].offset, (long long) high[i].offset),
+			     errhint("Kafka has deleted what is before, or it was never written: give an "
+			             "offset of that range, 'earliest' or 'latest'.")));
 		else
 			positions[i].offset = numbers[i];
 	}
