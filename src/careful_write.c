@@ -47,7 +47,7 @@ write_in_subtransaction(Sink *sink, SinkBatch *batch)
 		error = CopyErrorData();
 		FlushErrorState();
 		topic_scan_set_batch(NULL);
-		batch->messages->wanted = list_copy(batch->messages->wanted);
+		topic_scan_keep_columns(batch->messages);
 		RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_END_TRY();
@@ -111,6 +111,7 @@ write_carefully(Sink *sink, SinkBatch *batch, Rejects *rejects, const char *topi
 		if (class != ERROR_OF_MESSAGE)
 		{
 			batch->messages->current = suspect >= 0 ? suspect - first : -1;
+			batch->messages->decoding = scan.decoding;
 			ReThrowError(error);
 		}
 		if (!rejects_allow_more(rejects) && search.end - search.first == 1)
@@ -119,8 +120,7 @@ write_carefully(Sink *sink, SinkBatch *batch, Rejects *rejects, const char *topi
 		if (scan.decoding && rejects_allow_more(rejects))
 		{
 			/* decoding has no effects: this and what else can't be decoded is found at once */
-			if (rejects_add_undecodable(rejects, batch->messages->topic_table, scan.wanted,
-			                            messages, suspect, last) == 0)
+			if (rejects_add_undecodable(rejects, &scan, messages, suspect, last) == 0)
 				break; /* by itself it can: a transaction of its own will tell more */
 		}
 		else if (search.end - search.first > 1)

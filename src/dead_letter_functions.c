@@ -2,7 +2,7 @@
  *
  * dead_letter_functions.c
  *	  What SQL calls about messages that could not be written: try them
- *	  again, discard them, or let a stream go on behind one.
+ *	  again, or discard them.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,7 +17,6 @@
 #include "micro_batch.h"
 #include "stream_failure.h"
 #include "stream_query.h"
-#include "stream_reader.h"
 #include "stream_trust.h"
 #include "topic_schema.h"
 #include "utils/builtins.h"
@@ -27,7 +26,6 @@
 
 PG_FUNCTION_INFO_V1(kafka_retry_dead_letters);
 PG_FUNCTION_INFO_V1(kafka_discard_dead_letters);
-PG_FUNCTION_INFO_V1(kafka_skip_message);
 
 /* which dead letters: $1 stream, $2 partition, $3 offset; NULL: all */
 #define DEAD_LETTER_CONDITION                                                                  \
@@ -251,6 +249,8 @@ kafka_retry_dead_letters(PG_FUNCTION_ARGS)
 	guc_nest_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", "", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
 	                         true, 0, false);
+	/* as in the worker; what the caller's transaction has deferred before runs now, with the caller's rights */
+	AfterTriggerSetState(makeNode(ConstraintsSetStmt));
 	become_owner(stream, &saved);
 	stream_trust_check(stream);
 	sink = sink_create(stream, topic_table);
@@ -274,7 +274,7 @@ kafka_retry_dead_letters(PG_FUNCTION_ARGS)
 	    HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
 }
 
-/* --- discard and skip --- */
+/* --- discard --- */
 
 Datum
 kafka_discard_dead_letters(PG_FUNCTION_ARGS)
@@ -291,119 +291,4 @@ kafka_discard_dead_letters(PG_FUNCTION_ARGS)
 	                            3, choice.types, choice.values, choice.nulls);
 	catalog_end(&access);
 	PG_RETURN_INT64(discarded);
-}
-
-/*
- * What has not been written yet can't be skipped: it would be the next good message that is lost.  Returns the
- * message's timestamp in ms, or -1.
- */
-static int64
-check_message_is_there(const Stream *stream, const char *topic, int32 partition, int64 offset)
-{
-	TopicSchema *schema = topic_schema_load(stream_query_topic_table(stream->source));
-	KafkaConsumer *consumer =
-	    stream_open_lookup_consumer(schema->server_id, topic, stream->owner);
-	KafkaPartitionOffset end = {.partition = partition, .timestamp_ms = KAFKA_OFFSET_LATEST};
-	KafkaPartitionOffset start = {.partition = partition,
-	                              .timestamp_ms = KAFKA_OFFSET_EARLIEST};
-
-	kafka_consumer_lookup_offsets(consumer, &end, 1);
-	kafka_consumer_lookup_offsets(consumer, &start, 1);
-	if (offset >= start.offset && offset < end.offset)
-	{
-		int64 message_ms = log_message_ms(consumer, partition, offset);
-
-		kafka_consumer_close(consumer);
-		return message_ms;
-	}
-	kafka_consumer_close(consumer);
-	ereport(
-	    ERROR,
-	    (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-	     errmsg("there is no message at offset %lld of partition %d of topic \"%s\"",
-	            (long long) offset, partition, topic),
-	     offset < start.offset
-	         ? errdetail("The log of the partition starts at offset %lld: what was before "
-	                     "is lost.",
-	                     (long long) start.offset)
-	         : errdetail("Stream \"%s\" has read that partition up to its end, offset %lld.",
-	                     stream->name, (long long) end.offset),
-	     offset < start.offset
-	         ? errhint("See kafka.verify_stream, and fail_on_data_loss.")
-	         : errhint("The detail of the stream's error names the message that it failed "
-	                   "at: see kafka.stream_status.")));
-}
-
-/* The message that was left out becomes the last one that was read, where none was: a recreated topic is noticed by it. */
-static void
-note_skipped(const char *stream, const char *topic, int32 partition, int64 offset,
-             int64 message_ms)
-{
-	CatalogAccess access;
-	Oid types[5] = {TEXTOID, TEXTOID, INT4OID, INT8OID, INT8OID};
-	Datum values[5] = {CStringGetTextDatum(stream), CStringGetTextDatum(topic),
-	                   Int32GetDatum(partition), Int64GetDatum(offset),
-	                   Int64GetDatum(message_ms)};
-
-	/* before 1970, or too late for a timestamptz: nothing to compare by */
-	if (message_ms < 0 || message_ms > INT64CONST(9224318015999999))
-		return;
-	catalog_begin(&access);
-	catalog_execute(SPI_OK_UPDATE,
-	                "UPDATE kafka.stream_offset SET last_offset = $4,"
-	                " last_message_at = to_timestamp(0) + $5 * interval '1 millisecond'"
-	                " WHERE stream = $1 AND topic = $2 AND partition = $3"
-	                "   AND last_offset IS NULL",
-	                5, types, values, NULL);
-	catalog_end(&access);
-}
-
-Datum
-kafka_skip_message(PG_FUNCTION_ARGS)
-{
-	char *name = required_text(fcinfo, 0, "stream");
-	char *topic = required_text(fcinfo, 1, "topic");
-	int32 partition;
-	int64 offset;
-	Stream *stream;
-	CatalogAccess access;
-	Oid types[4] = {TEXTOID, TEXTOID, INT4OID, INT8OID};
-	Datum values[4];
-	uint64 moved;
-
-	require_argument(fcinfo, 2, "partition");
-	require_argument(fcinfo, 3, "offset");
-	partition = PG_GETARG_INT32(2);
-	offset = PG_GETARG_INT64(3);
-	values[0] = CStringGetTextDatum(name);
-	values[1] = CStringGetTextDatum(topic);
-	values[2] = Int32GetDatum(partition);
-	values[3] = Int64GetDatum(offset);
-	stream = stream_lock_owned(name, AccessExclusiveLock);
-	if (stream->enabled && stream->started_here && !stream->failed)
-		ereport(ERROR,
-		        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-		         errmsg("stream \"%s\" is running", name),
-		         errdetail("A message is skipped while its stream stands at it."),
-		         errhint("If the stream is not able to pass the message, use kafka.stop_stream "
-		                 "first.")));
-
-	catalog_begin(&access);
-	moved = catalog_execute(
-	    SPI_OK_UPDATE,
-	    "UPDATE kafka.stream_offset SET next_offset = next_offset + 1, error_count = "
-	    "error_count + 1"
-	    " WHERE stream = $1 AND topic = $2 AND partition = $3 AND next_offset = $4",
-	    4, types, values, NULL);
-	catalog_end(&access);
-	if (moved == 0)
-		ereport(ERROR,
-		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		         errmsg("stream \"%s\" does not stand at offset %lld of partition %d of topic "
-		                "\"%s\"",
-		                name, (long long) offset, partition, topic),
-		         errhint("The table kafka.stream_offset says where it stands.")));
-	note_skipped(name, topic, partition, offset,
-	             check_message_is_there(stream, topic, partition, offset));
-	PG_RETURN_VOID();
 }

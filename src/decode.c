@@ -27,7 +27,7 @@
 #define EXCERPT_BEHIND 24
 
 Decoder *
-decoder_create(const TopicSchema *schema, const Bitmapset *wanted)
+decoder_create(const TopicSchema *schema, const Bitmapset *wanted, const Bitmapset *defaulted)
 {
 	Decoder *decoder = palloc0(sizeof(Decoder));
 	int field_number = 0;
@@ -58,6 +58,7 @@ decoder_create(const TopicSchema *schema, const Bitmapset *wanted)
 		decoded->column = column;
 		decoded->attribute = column->attnum - 1;
 		decoded->field = number;
+		decoded->defaulted = from_field && bms_is_member(column->attnum, defaulted);
 		decoded->converter = value_converter_create(decoder->workspace, column->type,
 		                                            column->typmod, column->epoch);
 		decoded->direct = value_converter_direct_type(decoded->converter);
@@ -368,20 +369,5 @@ decode_tombstone(Decoder *decoder, const KafkaMessage *message, Datum *values, b
 		                        "=> 'ignore'.")));
 	decode_key(decoder, message, values, nulls);
 	decode_metadata_columns(decoder, message, values, nulls);
-	end_message(decoder, &callback);
-}
-
-void
-decoder_check_missing(Decoder *decoder, const KafkaMessage *message, AttrNumber attnum)
-{
-	ErrorContextCallback callback;
-
-	start_message(decoder, message, &callback);
-	for (int i = 0; i < decoder->field_count; i++)
-		if (decoder->fields[i].column->attnum == attnum)
-		{
-			decoder->current_column = decoder->fields[i].column;
-			value_check_null(decoder->fields[i].converter);
-		}
 	end_message(decoder, &callback);
 }

@@ -22,15 +22,17 @@ typedef struct Decoder Decoder;
  * wanted: attribute numbers of the columns to fill (NULL: all); others are
  * returned as NULL, and their fields not checked beyond JSON syntax; where
  * no column is wanted that comes from the value, the value isn't looked at.
+ * defaulted: those for which the caller has a default where a message has no such field.
  * The decoder lives in the current memory context, and no longer than the
  * transaction: it knows the columns' types as they are now.  It refers to schema.
  */
-extern Decoder *decoder_create(const TopicSchema *schema, const Bitmapset *wanted);
+extern Decoder *decoder_create(const TopicSchema *schema, const Bitmapset *wanted,
+                               const Bitmapset *defaulted);
 
 /*
  * Decodes a message into values / nulls (by attnum - 1, length natts).
- * missing (may be NULL) gets true where the message has no such field at all (as
- * opposed to null).  Pass-by-reference values are in the current memory context or
+ * missing (may be NULL where no column is "defaulted") gets true where the message has no field for
+ * such a column at all (as opposed to null); the value is NULL then, whatever the type says.  Pass-by-reference values are in the current memory context or
  * in the decoder's own, which is used again for the next message; they can't be
  * freed singly.  Returns false when the message makes no row (null_value 'skip').
  *
@@ -50,12 +52,5 @@ extern bool decode_message(Decoder *decoder, const KafkaMessage *message, Datum 
  */
 extern void decode_tombstone(Decoder *decoder, const KafkaMessage *message, Datum *values,
                              bool *nulls);
-
-/*
- * For a caller that passed "missing" and has no default for such a column: an error,
- * as above, if its type is a domain that does not allow NULL.
- */
-extern void decoder_check_missing(Decoder *decoder, const KafkaMessage *message,
-                                  AttrNumber attnum);
 
 #endif /* DECODE_H */

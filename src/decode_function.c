@@ -69,7 +69,7 @@ prepare_call(FunctionCallInfo fcinfo)
 	call->row_type = row_type;
 	call->command = command;
 	call->schema = topic_schema_load(relid);
-	call->decoder = decoder_create(call->schema, NULL);
+	call->decoder = decoder_create(call->schema, NULL, NULL);
 	call->values = palloc(sizeof(Datum) * call->schema->tuple_descriptor->natts);
 	call->nulls = palloc(sizeof(bool) * call->schema->tuple_descriptor->natts);
 	MemoryContextSwitchTo(old_context);

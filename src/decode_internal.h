@@ -143,8 +143,9 @@ extern Datum epoch_value_from_text(TopicEpoch epoch, Oid type, int32 typmod, con
 typedef struct DecodedColumn
 {
 	const TopicColumn *column;
-	int attribute; /* attnum - 1 */
-	int field;     /* JSON: number of the fragment; CSV: position */
+	int attribute;  /* attnum - 1 */
+	int field;      /* JSON: number of the fragment; CSV: position */
+	bool defaulted; /* the caller has a default for a missing field */
 	DirectType direct;
 	ValueConverter *converter;
 } DecodedColumn;

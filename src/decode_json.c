@@ -119,7 +119,7 @@ decode_json(Decoder *decoder, const char *text, size_t length, Datum *values, bo
 	unknown = json_fields_unknown(decoder->json_fields);
 	if (unknown != NULL && decoder->schema->unknown_field == UNKNOWN_FIELD_ERROR)
 		ereport(ERROR,
-		        (errcode(ERRCODE_UNDEFINED_COLUMN),
+		        (errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
 		         errmsg("unknown field %s", decode_excerpt(unknown->text, unknown->length, 0)),
 		         errhint("Add a column for it to the topic table, or set its option "
 		                 "\"unknown_field\" to \"ignore\".")));
@@ -133,7 +133,7 @@ decode_json(Decoder *decoder, const char *text, size_t length, Datum *values, bo
 		const JsonFragment *json = &fragments[column->field];
 		bool is_string = json->kind == JSON_KIND_STRING;
 
-		if (missing != NULL && json->kind == JSON_KIND_MISSING)
+		if (column->defaulted && json->kind == JSON_KIND_MISSING)
 		{
 			missing[column->attribute] = true;
 			continue;

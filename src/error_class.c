@@ -72,7 +72,9 @@ classify_decoding_error(const ErrorData *error)
 	{
 		case ERRCODE_SYNTAX_ERROR: /* tsquery, jsonpath */
 		case ERRCODE_INVALID_NAME:
-		case ERRCODE_UNDEFINED_OBJECT: /* regtype, aclitem, ... */
+		case ERRCODE_NAME_TOO_LONG:       /* aclitem */
+		case ERRCODE_UNDEFINED_PARAMETER: /* regoperator */
+		case ERRCODE_UNDEFINED_OBJECT:    /* regtype, aclitem, ... */
 		case ERRCODE_UNDEFINED_TABLE:
 		case ERRCODE_UNDEFINED_FUNCTION:
 		case ERRCODE_AMBIGUOUS_FUNCTION:

@@ -58,6 +58,7 @@ log_check_range(KafkaConsumer *consumer, const PartitionPosition *position)
 {
 	LogFinding finding = {.partition = position->partition,
 	                      .next_offset = position->next_offset,
+	                      .next_message = -1,
 	                      .next_message_ms = -1};
 	KafkaPartitionOffset low = {.partition = position->partition,
 	                            .timestamp_ms = KAFKA_OFFSET_EARLIEST};
@@ -109,7 +110,10 @@ peek_at_message(Peek *peek, const KafkaMessage *message)
 	    !log_same_message(position, message))
 		note(peek->finding, LOG_OTHER_MESSAGE);
 	if (peek->next_message && message->offset >= position->next_offset)
+	{
+		peek->finding->next_message = message->offset;
 		peek->finding->next_message_ms = message->timestamp_ms;
+	}
 	else if (peek->next_message)
 		return false;
 	return true;
@@ -254,20 +258,21 @@ peek_at_first_messages(KafkaConsumer *consumer, const Checkpoint *checkpoint, Lo
 }
 
 int64
-log_message_ms(KafkaConsumer *consumer, int32 partition, int64 offset)
+log_next_message(KafkaConsumer *consumer, int32 partition, int64 from, int64 *message_ms)
 {
-	PartitionPosition position = {.partition = partition, .next_offset = offset};
-	LogFinding finding = {.partition = partition, .next_message_ms = -1};
+	PartitionPosition position = {.partition = partition, .next_offset = from};
+	LogFinding finding = {.partition = partition, .next_message = -1, .next_message_ms = -1};
 	Peek *peeks = palloc0(sizeof(Peek) * (partition + 1));
 
 	peeks[partition].position = &position;
 	peeks[partition].finding = &finding;
 	peeks[partition].next_message = true;
-	kafka_consumer_start_partition(consumer, partition, offset);
+	kafka_consumer_start_partition(consumer, partition, from);
 	peeks[partition].started = true;
 	run_peeks(consumer, peeks, partition + 1, 1);
 	pfree(peeks);
-	return finding.next_message_ms;
+	*message_ms = finding.next_message_ms;
+	return finding.next_message;
 }
 
 /* --- all of it --- */
@@ -308,7 +313,7 @@ log_check(KafkaConsumer *consumer, const Checkpoint *checkpoint, LogShare share,
 		    i < checkpoint->count ? checkpoint->positions[i].next_offset : -1;
 		finding->low = i < check->partition_count ? low[i].offset : -1;
 		finding->high = i < check->partition_count ? high[i].offset : -1;
-		finding->next_message_ms = -1;
+		finding->next_message = finding->next_message_ms = -1;
 		if (i >= check->partition_count)
 			note(finding, LOG_PARTITION_GONE);
 		else if (i >= checkpoint->count)

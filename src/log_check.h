@@ -29,9 +29,10 @@ typedef struct LogFinding
 {
 	int32 partition;
 	LogFindingKind kind;
-	int64 next_offset; /* as stored; -1: a new partition */
-	int64 low;         /* the log's first offset; -1: not known */
-	int64 high;        /* its end: the last stable offset with read_committed; -1: not known */
+	int64 next_offset;  /* as stored; -1: a new partition */
+	int64 low;          /* the log's first offset; -1: not known */
+	int64 high;         /* its end: the last stable offset with read_committed; -1: not known */
+	int64 next_message; /* offset of the message to be read next; -1: as for its timestamp */
 	int64
 	    next_message_ms; /* timestamp of the message to be read next; -1: none, or not asked for */
 	bool
@@ -78,8 +79,12 @@ typedef struct LogShare
 extern LogCheck *log_check(KafkaConsumer *consumer, const Checkpoint *checkpoint,
                            LogShare share, LogPeek messages);
 
-/* Timestamp in ms of the message at this offset or the next one behind it; -1: there is none.  Raises as log_check() does. */
-extern int64 log_message_ms(KafkaConsumer *consumer, int32 partition, int64 offset);
+/*
+ * Offset of the message at "from" or the next one behind it, and its timestamp in ms; -1: there is none.  Raises as
+ * log_check() does.
+ */
+extern int64 log_next_message(KafkaConsumer *consumer, int32 partition, int64 from,
+                              int64 *message_ms);
 
 /* Is this, at the offset of the first or the last message that was read, that message, as far as can be told? */
 extern bool log_same_message(const PartitionPosition *position, const KafkaMessage *message);

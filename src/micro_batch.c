@@ -318,7 +318,8 @@ try_messages(StreamRun *run, int first, int last)
 		HOLD_INTERRUPTS();
 		MemoryContextSwitchTo(run->batch_context);
 		error = CopyErrorData();
-		attempt.wanted = list_copy(scan.wanted);
+		topic_scan_keep_columns(&scan);
+		attempt.scan = scan;
 		FlushErrorState();
 		topic_scan_set_batch(NULL);
 		AbortCurrentTransaction();

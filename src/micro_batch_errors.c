@@ -36,7 +36,7 @@ allowed_rejects(const StreamRun *run)
 
 /* Rejects what can't be decoded from "first" on; returns the number. */
 static int
-reject_undecodable(StreamRun *run, List *wanted, int first)
+reject_undecodable(StreamRun *run, const TopicScanBatch *scan, int first)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(run->batch_context);
 	OwnerIdentity saved;
@@ -48,9 +48,8 @@ reject_undecodable(StreamRun *run, List *wanted, int first)
 		become_owner(run->stream, &saved);
 		MemoryContextSwitchTo(run->batch_context);
 		stream_trust_check(run->stream);
-		rejected = rejects_add_undecodable(run->rejects, run->topic_table, wanted,
-		                                   run->reader->batch->messages, first,
-		                                   run->reader->batch->count);
+		rejected = rejects_add_undecodable(run->rejects, scan, run->reader->batch->messages,
+		                                   first, run->reader->batch->count);
 		restore_identity(&saved);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
@@ -94,7 +93,7 @@ handle_bad_message(StreamRun *run, const BatchAttempt *attempt, BadMessageSearch
 	Rejects *rejects = run->rejects;
 
 	if (attempt->failed_at >= 0 && rejects_allow_more(rejects) &&
-	    reject_undecodable(run, attempt->wanted, attempt->failed_at) > 0)
+	    reject_undecodable(run, &attempt->scan, attempt->failed_at) > 0)
 		return;
 
 	if (search->end - first == 1)
@@ -147,7 +146,8 @@ handle_other_error(const StreamRun *run, const BatchAttempt *attempt, BadMessage
 	{
 		MemoryContext old_context = MemoryContextSwitchTo(run->batch_context);
 
-		mention_message(run->topic, &run->reader->batch->messages[at], passes, attempt->error);
+		mention_message(run->topic, &run->reader->batch->messages[at], attempt->failed_at >= 0,
+		                passes, attempt->error);
 		MemoryContextSwitchTo(old_context);
 	}
 	ReThrowError(attempt->error);

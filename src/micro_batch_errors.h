@@ -13,13 +13,13 @@
 /* What an attempt to write some of the messages came to. */
 typedef struct BatchAttempt
 {
-	ErrorData *error; /* NULL: committed */
-	int failed_at;    /* index of the message being decoded at the error, or -1 */
-	int suspect;      /* index of the message that the scan was at, or -1 */
-	int end;          /* committed up to here */
-	List *wanted;     /* the columns that are decoded, as far as known at an error */
-	bool gone;        /* stream or extension does not exist any more */
-	bool over_budget; /* other workers have rejected messages: these are too many now */
+	ErrorData *error;    /* NULL: committed */
+	int failed_at;       /* index of the message being decoded at the error, or -1 */
+	int suspect;         /* index of the message that the scan was at, or -1 */
+	int end;             /* committed up to here */
+	TopicScanBatch scan; /* what was decoded, as far as known at an error */
+	bool gone;           /* stream or extension does not exist any more */
+	bool over_budget;    /* other workers have rejected messages: these are too many now */
 } BatchAttempt;
 
 /* For the batch that run->reader has gathered, in the current memory context: none rejected so far. */

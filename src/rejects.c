@@ -98,20 +98,68 @@ blame_message(const char *topic, const KafkaMessage *message, ErrorData *error)
 }
 
 void
-mention_message(const char *topic, const KafkaMessage *message, bool passes, ErrorData *error)
+mention_message(const char *topic, const KafkaMessage *message, bool decoding, bool passes,
+                ErrorData *error)
 {
-	add_to_error_detail(error,
-	                    psprintf("The batch was at topic \"%s\", partition %d, offset %lld.",
-	                             topic, message->partition, (long long) message->offset));
-	/* of others the cause is more often the stream's definition */
-	if (error->hint == NULL && error_is_raised_by_code(error))
-		error->hint =
-		    passes
-		        ? pstrdup("It is tried again. If it does not pass, correct the cause; or use "
-		                  "kafka.stop_stream, leave the message out with "
-		                  "kafka.skip_message, and use kafka.start_stream.")
-		        : pstrdup("Correct the cause, or leave the message out with "
-		                  "kafka.skip_message; then kafka.start_stream goes on.");
+	/* the decoder says it in most errors, with the column */
+	char *place = psprintf("Topic \"%s\", partition %d, offset %lld", topic, message->partition,
+	                       (long long) message->offset);
+
+	if (error->detail == NULL || strstr(error->detail, place) == NULL)
+		add_to_error_detail(error, psprintf("The batch was at t%s.", place + 1));
+
+	/* of others the cause is more often the stream's definition, or passes */
+	if (!decoding && (error->hint != NULL || !error_is_raised_by_code(error)))
+		return;
+	if (error->hint == NULL && !passes)
+		error->hint = pstrdup("Correct the cause.");
+	add_to_error_hint(error,
+	                  passes ? "It is tried again. If it does not pass, correct the cause; or "
+	                           "use kafka.stop_stream, leave the message out with "
+	                           "kafka.skip_message, and use kafka.start_stream."
+	                         : "Then kafka.start_stream goes on at this message; or leave it "
+	                           "out with kafka.skip_message.");
+}
+
+/* Decodes what the scan that failed decodes of each message. */
+typedef struct Recheck
+{
+	const TopicScanBatch *scan;
+	Decoder *rows;
+	Decoder *tombstones; /* NULL: the sink does not look at them */
+	Datum *values;
+	bool *nulls;
+	bool *missing;
+} Recheck;
+
+static Recheck *
+recheck_create(const TopicScanBatch *scan, const TopicSchema *schema)
+{
+	Recheck *recheck = palloc0(sizeof(Recheck));
+	int natts = schema->tuple_descriptor->natts;
+	Bitmapset *wanted = NULL;
+	ListCell *cell;
+
+	foreach (cell, scan->wanted)
+		wanted = bms_add_member(wanted, lfirst_int(cell));
+	recheck->scan = scan;
+	recheck->rows = decoder_create(schema, wanted, scan->defaulted);
+	if (scan->of_tombstones != NULL)
+		recheck->tombstones = decoder_create(schema, scan->of_tombstones, NULL);
+	recheck->values = palloc(sizeof(Datum) * natts);
+	recheck->nulls = palloc(sizeof(bool) * natts);
+	recheck->missing = palloc(sizeof(bool) * natts);
+	return recheck;
+}
+
+static void
+recheck_message(Recheck *recheck, const KafkaMessage *message)
+{
+	if (message->value != NULL || !recheck->scan->without_tombstones)
+		(void) decode_message(recheck->rows, message, recheck->values, recheck->nulls,
+		                      recheck->missing);
+	else if (recheck->tombstones != NULL)
+		decode_tombstone(recheck->tombstones, message, recheck->values, recheck->nulls);
 }
 
 /*
@@ -119,22 +167,19 @@ mention_message(const char *topic, const KafkaMessage *message, bool passes, Err
  * "last".  The error is copied into the caller's memory context.
  */
 static int
-decode_until_error(const TopicSchema *schema, const Bitmapset *wanted,
+decode_until_error(const TopicScanBatch *scan, const TopicSchema *schema,
                    const KafkaMessage *messages, int first, int last, const bool *excluded,
                    ErrorData **error)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
 	ResourceOwner caller_owner = CurrentResourceOwner;
-	int natts = schema->tuple_descriptor->natts;
 	int volatile index = first;
 
 	BeginInternalSubTransaction(NULL);
 	PG_TRY();
 	{
 		/* in the subtransaction's memory, freed with it */
-		Decoder *decoder = decoder_create(schema, wanted);
-		Datum *values = palloc(sizeof(Datum) * natts);
-		bool *nulls = palloc(sizeof(bool) * natts);
+		Recheck *recheck = recheck_create(scan, schema);
 		MemoryContext row_context =
 		    AllocSetContextCreate(CurrentMemoryContext, "kafka row being checked",
 		                          ALLOCSET_DEFAULT_SIZES);
@@ -146,7 +191,7 @@ decode_until_error(const TopicSchema *schema, const Bitmapset *wanted,
 			if (excluded[index])
 				continue;
 			MemoryContextReset(row_context);
-			(void) decode_message(decoder, &messages[index], values, nulls, NULL);
+			recheck_message(recheck, &messages[index]);
 		}
 		RollbackAndReleaseCurrentSubTransaction();
 	}
@@ -164,29 +209,29 @@ decode_until_error(const TopicSchema *schema, const Bitmapset *wanted,
 }
 
 int
-rejects_add_undecodable(Rejects *rejects, Oid topic_table, List *wanted,
+rejects_add_undecodable(Rejects *rejects, const TopicScanBatch *scan,
                         const KafkaMessage *messages, int first, int last)
 {
-	TopicSchema *schema = topic_schema_load(topic_table);
-	Bitmapset *wanted_set = NULL;
+	TopicSchema *schema = topic_schema_load(scan->topic_table);
 	int added = 0;
-	ListCell *cell;
 
-	if (wanted == NIL)
+	if (scan->wanted == NIL)
 		return 0; /* nothing is decoded */
-	foreach (cell, wanted)
-		wanted_set = bms_add_member(wanted_set, lfirst_int(cell));
-
 	while (rejects_allow_more(rejects))
 	{
 		ErrorData *error = NULL;
+		ErrorClass class;
 
-		first = decode_until_error(schema, wanted_set, messages, first, last, rejects->excluded,
-		                           &error);
+		first =
+		    decode_until_error(scan, schema, messages, first, last, rejects->excluded, &error);
 		if (error == NULL)
 			break;
-		if (classify_decoding_error(error) != ERROR_OF_MESSAGE)
+		class = classify_decoding_error(error);
+		if (class == ERROR_OF_ENVIRONMENT && !error_is_raised_by_code(error))
 			ReThrowError(error);
+		/* the batch will meet it, once what is before it has been written */
+		if (class != ERROR_OF_MESSAGE)
+			break;
 		rejects_add(rejects, first, error);
 		added++;
 	}

@@ -10,7 +10,7 @@
 
 #include "postgres.h"
 #include "kafka_consumer.h"
-#include "nodes/pg_list.h"
+#include "topic_scan.h"
 
 /* Live in the memory context current at creation. */
 typedef struct Rejects
@@ -57,18 +57,18 @@ extern void blame_message(const char *topic, const KafkaMessage *message, ErrorD
 /*
  * Adds to the detail of an error that on_error does not decide about, in the current memory
  * context, which message the executor was at.  It need not be that message's fault.
- * passes: the batch is tried again, the stream does not stop.
+ * decoding: it was being decoded.  passes: the batch is tried again, the stream does not stop.
  */
-extern void mention_message(const char *topic, const KafkaMessage *message, bool passes,
-                            ErrorData *error);
+extern void mention_message(const char *topic, const KafkaMessage *message, bool decoding,
+                            bool passes, ErrorData *error);
 
 /*
- * Rejects all of the messages [first, last) that can't be decoded, as far as
- * allowed, and returns their number.  wanted: the columns that matter, as
- * the scan told (TopicScanBatch.wanted).  Needs a transaction, in which the current user is
- * the stream's owner; leaves nothing in it.  Errors that are not a message's are raised.
+ * Rejects the messages [first, last) that can't be decoded, as far as allowed, and returns their number.
+ * scan: of the attempt that failed, with what it decodes of a message (topic_scan_keep_columns()).
+ * Ends early at a message whose error is none that on_error decides about.  Needs a transaction, in which the
+ * current user is the stream's owner; leaves nothing in it.  Errors of the environment are raised.
  */
-extern int rejects_add_undecodable(Rejects *rejects, Oid topic_table, List *wanted,
+extern int rejects_add_undecodable(Rejects *rejects, const TopicScanBatch *scan,
                                    const KafkaMessage *messages, int first, int last);
 
 #endif /* REJECTS_H */

@@ -267,6 +267,7 @@ upsert_sink_write(Sink *self, SinkBatch *batch)
 	refresh_derived(sink);
 	messages->defaults = sink->defaults;
 	messages->without_tombstones = true;
+	messages->of_tombstones = sink->deletes ? sink->tombstone_key->columns : NULL;
 
 	rows = upsert_rows_begin(sink->target, sink->topic, messages);
 	topic_scan_set_batch(messages);

@@ -422,3 +422,12 @@ stream_reader_caught_up(StreamReader *reader)
 	}
 	return true;
 }
+
+bool
+stream_reader_has_seen_ends(const StreamReader *reader)
+{
+	for (int i = 0; i < reader->checkpoint->count; i++)
+		if (stream_reader_owns(reader, i) && reader->end_seen[i] < 0)
+			return false;
+	return true;
+}

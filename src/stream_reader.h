@@ -134,6 +134,9 @@ extern bool stream_reader_at_end(const StreamReader *reader);
 /* All that is in these partitions, as far as Kafka has told us, is committed. */
 extern bool stream_reader_caught_up(StreamReader *reader);
 
+/* Every partition that is read here has been read to its end once since it was opened. */
+extern bool stream_reader_has_seen_ends(const StreamReader *reader);
+
 /* Positions and watermarks into shared memory. */
 extern void stream_reader_report(StreamReader *reader);
 

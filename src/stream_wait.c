@@ -213,8 +213,11 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 			    ERROR,
 			    (errcode(ERRCODE_QUERY_CANCELED),
 			     errmsg("stream \"%s\" has not processed all that was available in time", name),
-			     errdetail("%lld offset(s) of %d partition(s) are not processed.",
-			               (long long) messages, behind),
+			     examination.log->partition_count == 0
+			         ? errdetail("There is no topic \"%s\": the stream waits for it.",
+			                     schema->topic)
+			         : errdetail("%lld offset(s) of %d partition(s) are not processed.",
+			                     (long long) messages, behind),
 			     errhint("See kafka.stream_status for its state, or give a longer timeout.")));
 		progress_wait_for_change(stream->stream_id,
 		                         Min(TimestampDifferenceMilliseconds(now, deadline) + 1,

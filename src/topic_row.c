@@ -38,7 +38,8 @@ struct TopicRowMaker
 	bool columns_wanted;
 	ColumnDefault *defaults; /* of wanted columns */
 	int default_count;
-	bool *missing; /* NULL: no defaults */
+	Bitmapset *defaulted; /* the same columns */
+	bool *missing;        /* NULL: no defaults */
 	ExprContext *econtext;
 	MemoryContext row_context;
 	uint32 row_number; /* for sampling */
@@ -96,13 +97,20 @@ topic_row_maker_create(Relation topic_table, const TopicSchema *schema, List *wa
 		maker->defaults[maker->default_count].attnum = attnum;
 		maker->defaults[maker->default_count].expression = ExecInitExpr(expression, parent);
 		maker->default_count++;
+		maker->defaulted = bms_add_member(maker->defaulted, attnum);
 	}
 	if (maker->default_count > 0)
 		maker->missing = palloc0(schema->tuple_descriptor->natts * sizeof(bool));
 
 	/* Without wanted columns this decoder (of all) only meets tombstones. */
-	maker->decoder = decoder_create(schema, wanted_set);
+	maker->decoder = decoder_create(schema, wanted_set, maker->defaulted);
 	return maker;
+}
+
+const Bitmapset *
+topic_row_defaulted_columns(const TopicRowMaker *maker)
+{
+	return maker->defaulted;
 }
 
 static void

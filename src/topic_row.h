@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 #include "executor/tuptable.h"
+#include "nodes/bitmapset.h"
 #include "nodes/execnodes.h"
 #include "utils/relcache.h"
 
@@ -27,6 +28,9 @@ typedef struct TopicRowMaker TopicRowMaker;
 extern TopicRowMaker *topic_row_maker_create(Relation topic_table, const TopicSchema *schema,
                                              List *wanted, List *further_defaults,
                                              PlanState *parent);
+
+/* The columns that get a default where a message has no such field; as old as the row maker. */
+extern const Bitmapset *topic_row_defaulted_columns(const TopicRowMaker *maker);
 
 /*
  * Stores the row of a message in an empty slot; valid until the next call.  Returns

@@ -86,6 +86,14 @@ topic_scan_set_batch(TopicScanBatch *batch)
 	}
 }
 
+void
+topic_scan_keep_columns(TopicScanBatch *batch)
+{
+	batch->wanted = list_copy(batch->wanted);
+	batch->defaulted = bms_copy(batch->defaulted);
+	batch->of_tombstones = bms_copy(batch->of_tombstones);
+}
+
 static TopicScanBatch *
 batch_of(Oid relid)
 {
@@ -186,7 +194,10 @@ begin_scan(ForeignScanState *node, int eflags)
 	                           list_nth(plan->fdw_private, PRIVATE_WANTED_COLUMNS),
 	                           state->batch ? state->batch->defaults : NIL, &node->ss.ps);
 	if (state->batch != NULL)
+	{
 		state->batch->wanted = list_nth(plan->fdw_private, PRIVATE_WANTED_COLUMNS);
+		state->batch->defaulted = topic_row_defaulted_columns(state->row_maker);
+	}
 	else
 		state->bounds = topic_bounds_prepare(plan->fdw_exprs, plan->scan.scanrelid,
 		                                     state->schema, &node->ss.ps);

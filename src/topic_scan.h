@@ -10,6 +10,7 @@
 #define TOPIC_SCAN_H
 
 #include "postgres.h"
+#include "nodes/bitmapset.h"
 #include "nodes/execnodes.h"
 #include "storage/itemptr.h"
 #include "kafka_consumer.h"
@@ -27,18 +28,24 @@ typedef struct TopicScanBatch
 	Oid topic_table;
 	const KafkaMessage *messages;
 	int count;
-	int current;          /* out: index of the message being decoded or
+	int current;             /* out: index of the message being decoded or
 								 * last returned; -1 before the first and after the last */
-	bool decoding;        /* out: true while "current" is being decoded */
-	List *defaults;       /* of TopicColumnDefault *; overrides the topic
+	bool decoding;           /* out: true while "current" is being decoded */
+	List *defaults;          /* of TopicColumnDefault *; overrides the topic
 								 * table's own column defaults never, comes after them */
-	int64 decode_us;      /* out: time spent decoding, estimated from samples; added
+	int64 decode_us;         /* out: time spent decoding, estimated from samples; added
 								 * to what is here */
-	const bool *excluded; /* by index: messages to leave out; NULL: none */
-	List *wanted;         /* out: numbers of the columns that the scan decodes; belongs to the
-	                       * plan */
+	const bool *excluded;    /* by index: messages to leave out; NULL: none */
 	bool without_tombstones; /* messages without a value make no rows, whatever the
 								 * topic table's option null_value says */
+
+	/* what is decoded of a message, to tell elsewhere which can't be; see topic_scan_keep_columns() */
+	List *wanted; /* out: numbers of the columns, in the plan */
+	const Bitmapset
+	    *defaulted; /* out: those that have a default for a missing field, in the scan */
+	const Bitmapset
+	    *of_tombstones; /* columns of messages without a value that are read beside the
+								 * scan; NULL: these are passed over */
 } TopicScanBatch;
 
 /*
@@ -62,5 +69,8 @@ topic_scan_get_index(ItemPointer row)
  * must clear it before it releases the messages, also after an error.
  */
 extern void topic_scan_set_batch(TopicScanBatch *batch);
+
+/* Copies what is said about columns into the current memory context, before the plan and the scan are gone. */
+extern void topic_scan_keep_columns(TopicScanBatch *batch);
 
 #endif /* TOPIC_SCAN_H */

@@ -88,7 +88,7 @@ open_reader(const TombstoneKey *key)
 	TopicSchema *schema = topic_schema_load(key->topic_table);
 	ListCell *cell;
 
-	reader->decoder = decoder_create(schema, key->columns);
+	reader->decoder = decoder_create(schema, key->columns, NULL);
 	reader->row = MakeSingleTupleTableSlot(schema->tuple_descriptor, &TTSOpsVirtual);
 	reader->estate = CreateExecutorState();
 	GetPerTupleExprContext(reader->estate)->ecxt_scantuple = reader->row;

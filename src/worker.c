@@ -190,7 +190,8 @@ run_stream(int64 stream_id, int worker)
 			break;
 	}
 	reader = run->reader;
-	set_state(STREAM_IDLE);
+	/* until something is known of what there is to read: an error may be about to come again */
+	set_state(STREAM_STARTING);
 	next_refresh =
 	    TimestampTzPlusMilliseconds(GetCurrentTimestamp(), metadata_refresh_interval * 1000L);
 
@@ -275,7 +276,7 @@ run_stream(int64 stream_id, int worker)
 		else
 			wake_up = Min(wake_up, next_trigger);
 
-		if (!reader->in_trouble)
+		if (!reader->in_trouble && (run->progressed || stream_reader_has_seen_ends(reader)))
 			set_state(STREAM_IDLE);
 		kafka_consumer_wait(reader->consumer,
 		                    Max(TimestampDifferenceMilliseconds(now, wake_up), 0) + 1,

@@ -95,7 +95,8 @@ def test_the_error_budget_stops(db, topic, budget):
 
 @pytest.mark.parametrize("type, good, bad, sqlstate", [
     ("tsquery", "a & b", "a & ", "42601"), ("jsonpath", "$.a", "$.", "42601"), ("regclass", "pg_class", "no_such", "42P01"),
-    ("regtype", "int8", "no_such", "42704"), ("regproc", "now", "no_such", "42883"), ("regnamespace", "kafka", "no_such", "3F000")])
+    ("regtype", "int8", "no_such", "42704"), ("regproc", "now", "no_such", "42883"), ("regnamespace", "kafka", "no_such", "3F000"),
+    ("regoperator", "+(int4,int4)", "+(int4)", "42P02"), ("aclitem", "=r/postgres", "x" * 70, "42622")])
 def test_input_functions_that_speak_of_programming_errors(db, topic, type, good, bad, sqlstate):
     """That a value is no tsquery is the message's fault, although the SQLSTATE is that of a wrong statement."""
     db.create_topic_table(topic, f"id bigint, v {type}")
