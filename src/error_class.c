@@ -33,6 +33,9 @@ classify_error(const ErrorData *error)
 			return ERROR_OF_ENVIRONMENT;
 		case ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION:
 			return ERROR_OF_MESSAGE;
+		/* of the target's: all further messages would be left out for it */
+		case ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED:
+			return ERROR_OF_DEFINITION;
 	}
 
 	switch (ERRCODE_TO_CATEGORY(sqlerrcode))

@@ -137,6 +137,26 @@ def test_a_value_that_stops_the_stream(db, new_topic, path, sqlstate, state):
     assert letters(db) == {3: "22P02", 5: "23514", 8: "22P02", 25: "22P02"}
 
 
+@pytest.mark.parametrize("path", ["buffered", "planned"])
+def test_a_sequence_at_its_end_stops_the_stream(db, new_topic, path):
+    """No message is to blame, and all that come after it would be left out."""
+    topic = new_topic(1)
+    db.create_topic_table(topic, "v text")
+    db.run("CREATE TABLE target (id int GENERATED ALWAYS AS IDENTITY (MAXVALUE 20), v text)")
+    if path == "planned":
+        db.run("CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'; "
+               "CREATE TRIGGER nothing BEFORE INSERT ON target FOR EACH ROW EXECUTE FUNCTION nothing()")
+    topic.produce_all({"value": {"v": str(n)}} for n in range(30))
+    db.create_stream(on_error="skip")
+    status = db.wait_for_state("failed")
+    assert status.last_error_sqlstate == "2200H" and "offset" in status.last_error_detail
+    assert status.errors == 0
+    db.run("ALTER TABLE target ALTER id SET MAXVALUE 1000")
+    db.call("start_stream")
+    db.process_all_available()
+    assert db.column("SELECT v::int FROM target ORDER BY 1") == list(range(30))
+
+
 @pytest.mark.parametrize("behind_bad", [True, False])
 def test_unknown_fields(db, new_topic, behind_bad):
     topic = new_topic(1)
