@@ -94,6 +94,22 @@ topic_scan_keep_columns(TopicScanBatch *batch)
 	batch->of_tombstones = bms_copy(batch->of_tombstones);
 }
 
+/*
+ * Says in the batch what a scan decodes.  In the transaction's memory: the batch may fail when the scan is over, and
+ * its plan, executor and subtransaction are gone.
+ */
+static void
+tell_columns(TopicScanBatch *batch, const List *wanted, const Bitmapset *defaulted)
+{
+	MemoryContext previous = MemoryContextSwitchTo(TopTransactionContext);
+
+	list_free(batch->wanted);
+	bms_free(batch->defaulted);
+	batch->wanted = list_copy(wanted);
+	batch->defaulted = bms_copy(defaulted);
+	MemoryContextSwitchTo(previous);
+}
+
 static TopicScanBatch *
 batch_of(Oid relid)
 {
@@ -194,10 +210,8 @@ begin_scan(ForeignScanState *node, int eflags)
 	                           list_nth(plan->fdw_private, PRIVATE_WANTED_COLUMNS),
 	                           state->batch ? state->batch->defaults : NIL, &node->ss.ps);
 	if (state->batch != NULL)
-	{
-		state->batch->wanted = list_nth(plan->fdw_private, PRIVATE_WANTED_COLUMNS);
-		state->batch->defaulted = topic_row_defaulted_columns(state->row_maker);
-	}
+		tell_columns(state->batch, list_nth(plan->fdw_private, PRIVATE_WANTED_COLUMNS),
+		             topic_row_defaulted_columns(state->row_maker));
 	else
 		state->bounds = topic_bounds_prepare(plan->fdw_exprs, plan->scan.scanrelid,
 		                                     state->schema, &node->ss.ps);

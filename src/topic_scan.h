@@ -40,9 +40,8 @@ typedef struct TopicScanBatch
 								 * topic table's option null_value says */
 
 	/* what is decoded of a message, to tell elsewhere which can't be; see topic_scan_keep_columns() */
-	List *wanted; /* out: numbers of the columns, in the plan */
-	const Bitmapset
-	    *defaulted; /* out: those that have a default for a missing field, in the scan */
+	List *wanted;         /* out: numbers of the columns; until the transaction's end */
+	Bitmapset *defaulted; /* out: those that have a default for a missing field; as long */
 	const Bitmapset
 	    *of_tombstones; /* columns of messages without a value that are read beside the
 								 * scan; NULL: these are passed over */
@@ -70,7 +69,7 @@ topic_scan_get_index(ItemPointer row)
  */
 extern void topic_scan_set_batch(TopicScanBatch *batch);
 
-/* Copies what is said about columns into the current memory context, before the plan and the scan are gone. */
+/* Copies what is said about columns into the current memory context, before the transaction is gone. */
 extern void topic_scan_keep_columns(TopicScanBatch *batch);
 
 #endif /* TOPIC_SCAN_H */

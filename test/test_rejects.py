@@ -77,6 +77,40 @@ def test_tombstones(db, new_topic, domains, bad_first):
     assert letters(db) == {(number + bad_first) % 6: state for number, state in ((3, "22P02"), (4, "22004"), (5, "22P02"))}
 
 
+@pytest.mark.parametrize("values", [[None], [None, BROKEN]])
+def test_defaults_behind_a_tombstone_without_a_key(db, new_topic, domains, values):
+    """It is found when the scan is over."""
+    topic = new_topic(1)
+    db.create_topic_table(topic, "k int OPTIONS (key 'id'), d never_null DEFAULT 'usual', e text DEFAULT 'also'", key_format="json")
+    db.run("CREATE TABLE target (k int PRIMARY KEY, d text, e text)")
+    topic.produce_all([{"key": b"{}", "value": value} for value in values] + [{"key": b'{"id": %d}' % n, "value": {}} for n in range(100)])
+    db.create_stream(mode="update", on_error="dead_letter")
+    db.process_all_available()
+    assert db.run("SELECT * FROM target ORDER BY k") == [(n, "usual", "also") for n in range(100)]
+    assert letters(db) == dict(enumerate(["23502", "22P02"][:len(values)]))
+
+
+def test_a_batch_that_fails_after_its_scans(db, new_topic, domains):
+    """The plan, the executor and the subtransaction of each are gone."""
+    topic = new_topic(1)
+    db.create_topic_table(topic, "id int, d never_null DEFAULT 'usual'")
+    db.run("""CREATE TABLE target (LIKE topic);
+        CREATE PROCEDURE write(batch_id bigint) LANGUAGE plpgsql AS $$ BEGIN
+            BEGIN
+                EXECUTE 'INSERT INTO public.target SELECT * FROM public.topic';
+                RAISE unique_violation;
+            EXCEPTION WHEN unique_violation THEN
+            END;
+            EXECUTE 'INSERT INTO public.target SELECT * FROM public.topic';
+            IF EXISTS (SELECT FROM public.target WHERE id % 5 = 0) THEN RAISE EXCEPTION 'a fifth'; END IF;
+        END $$""")
+    topic.produce_all({"value": BROKEN if n == 8 else {"id": n}} for n in range(1, 20))
+    db.call("create_stream", source="topic", foreach_batch="write(bigint)", on_error="dead_letter")
+    db.process_all_available()
+    assert db.run("SELECT * FROM target ORDER BY id") == [(n, "usual") for n in range(1, 20) if n % 5 and n != 8]
+    assert letters(db) == {4: "P0001", 7: "22P02", 9: "P0001", 14: "P0001"}
+
+
 def test_tombstones_that_are_ignored(db, new_topic, domains):
     topic = new_topic(1)
     db.create_topic_table(topic, "k int OPTIONS (key 'true'), d never_null", key_format="text")
