@@ -1,5 +1,7 @@
 """What stands behind a bad message in its batch is judged as it would be without it."""
 
+import itertools
+
 import pytest
 
 from expectations import error
@@ -7,8 +9,8 @@ from expectations import error
 BROKEN = b"{broken"
 
 
-def letters(db):
-    return dict(db.run('SELECT "offset", error_sqlstate FROM kafka.dead_letter WHERE stream = %s', "s"))
+def letters(db, stream="s"):
+    return dict(db.run('SELECT "offset", error_sqlstate FROM kafka.dead_letter WHERE stream = %s', stream))
 
 
 @pytest.fixture
@@ -18,24 +20,23 @@ def domains(db):
 
 # --- fields that are missing, messages without a value ----------------------
 
-@pytest.mark.parametrize("on_error", ["skip", "dead_letter"])
 @pytest.mark.parametrize("bad_first", [True, False])
-@pytest.mark.parametrize("domain", ["never_null", "checked"])
-@pytest.mark.parametrize("default_of", ["topic table", "target"])
-def test_missing_fields_have_their_defaults(db, new_topic, domains, on_error, bad_first, domain, default_of):
+def test_missing_fields_have_their_defaults(db, new_topic, domains, bad_first):
     topic = new_topic(1)
-    default = "DEFAULT 'usual'"
-    db.create_topic_table(topic, f"id int, d {domain} {default if default_of == 'topic table' else ''}")
-    db.run(f"CREATE TABLE target (id int, d text {default if default_of == 'target' else ''})")
     values = [{"id": 1}, {"id": 2, "d": "given"}, {"id": 3, "d": None}]
     topic.produce_all({"value": value} for value in ([BROKEN, *values] if bad_first else [*values, BROKEN]))
-    db.create_stream(on_error=on_error)
-    db.process_all_available()
-    assert db.run("SELECT * FROM target ORDER BY id") == [(1, "usual"), (2, "given")]
-    assert db.status().errors == 2
-    if on_error == "dead_letter":
-        null_at = 3 if bad_first else 2
-        assert letters(db) == {0 if bad_first else 3: "22P02", null_at: "23502" if domain == "never_null" else "23514"}
+    streams = list(itertools.product(("topic_table", "target"), {"never_null": "23502", "checked": "23514"}.items(), ("skip", "dead_letter")))
+    for number, (default_of, (domain, _), on_error) in enumerate(streams):
+        default = {default_of: "DEFAULT 'usual'"}
+        db.create_topic_table(topic, f"id int, d {domain} {default.get('topic_table', '')}", name=f"topic{number}")
+        db.run(f"CREATE TABLE target{number} (id int, d text {default.get('target', '')})")
+        db.create_stream(f"s{number}", source=f"topic{number}", target=f"target{number}", on_error=on_error)
+    for number, (default_of, (domain, sqlstate), on_error) in enumerate(streams):
+        db.process_all_available(f"s{number}")
+        assert db.run(f"SELECT * FROM target{number} ORDER BY id") == [(1, "usual"), (2, "given")], streams[number]
+        assert db.status(f"s{number}").errors == 2
+        bad = {0: "22P02", 3: sqlstate} if bad_first else {2: sqlstate, 3: "22P02"}
+        assert letters(db, f"s{number}") == (bad if on_error == "dead_letter" else {})
 
 
 @pytest.mark.parametrize("bad_first", [True, False])
@@ -136,39 +137,39 @@ def test_aggregates(db, new_topic, domains):
 # --- values whose error on_error does not decide about ----------------------
 
 @pytest.mark.parametrize("path", ["buffered", "planned"])
-@pytest.mark.parametrize("sqlstate, state", [("ZZ999", "failed"), ("42703", "failed"), ("40001", "backing off"),
-                                             ("53200", "backing off"), ("57014", "backing off")])
-def test_a_value_that_stops_the_stream(db, new_topic, path, sqlstate, state):
+def test_a_value_that_stops_the_stream(db, new_topic, path):
     """It stands at the message, which the status names, and skip_message leaves out."""
     topic = new_topic(1)
-    db.run("CREATE FUNCTION refuse(value int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN IF value = 7 THEN "
-           f"RAISE EXCEPTION 'seven' USING ERRCODE = '{sqlstate}'; END IF; RETURN true; END $$; "
-           "CREATE DOMAIN refusing AS int CHECK (public.refuse(VALUE))")
-    db.create_topic_table(topic, "id int, v refusing")
-    db.run("CREATE TABLE target (id int, v int CHECK (v <> 5))")
-    if path == "planned":
-        db.run("CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'; "
-               "CREATE TRIGGER nothing BEFORE INSERT ON target FOR EACH ROW EXECUTE FUNCTION nothing()")
     bad = {3: BROKEN, 5: {"id": 5, "v": 5}, 8: b'{"id": "x"}', 20: {"id": 20, "v": 7}, 25: BROKEN}
     topic.produce_all({"value": bad.get(n, {"id": n, "v": 1})} for n in range(30))
-    db.create_stream(on_error="dead_letter")
-    status = db.wait_for_state(state)
-    if state == "backing off":
-        db.wait_for("SELECT next_offset FROM kafka.stream_offset", 20)
-        status = db.wait_for_state(state)
-    assert status.last_error_sqlstate == sqlstate
-    assert f'opic "{topic.name}", partition 0, offset 20' in status.last_error_detail
-    assert status.last_error_detail.count("offset 20") == 1
-    assert "kafka.skip_message" in status.last_error_hint
-    assert db.next_offsets() == {0: 20}
-    assert db.column("SELECT id FROM target ORDER BY id") == [n for n in range(20) if n not in bad]
-    assert letters(db) == {3: "22P02", 5: "23514", 8: "22P02"}
-    db.call("stop_stream")
-    db.run("SELECT kafka.skip_message('s', %s, 0, 20)", topic.name)
-    db.call("start_stream")
-    db.process_all_available()
-    assert db.column("SELECT id FROM target ORDER BY id") == [n for n in range(30) if n not in bad]
-    assert letters(db) == {3: "22P02", 5: "23514", 8: "22P02", 25: "22P02"}
+    db.run("CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'")
+    states = {"ZZ999": "failed", "42703": "failed", "40001": "backing off", "53200": "backing off", "57014": "backing off"}
+    for name in map(str.lower, states):
+        db.run(f"CREATE FUNCTION refuse{name}(value int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN IF value = 7 THEN "
+               f"RAISE EXCEPTION 'seven' USING ERRCODE = '{name.upper()}'; END IF; RETURN true; END $$; "
+               f"CREATE DOMAIN refusing{name} AS int CHECK (public.refuse{name}(VALUE)); "
+               f"CREATE TABLE target{name} (id int, v int CHECK (v <> 5))")
+        db.create_topic_table(topic, f"id int, v refusing{name}", name=f"topic{name}")
+        if path == "planned":
+            db.run(f"CREATE TRIGGER nothing BEFORE INSERT ON target{name} FOR EACH ROW EXECUTE FUNCTION nothing()")
+        db.create_stream(name, source=f"topic{name}", target=f"target{name}", on_error="dead_letter")
+    for sqlstate, state in states.items():
+        name = sqlstate.lower()
+        db.wait_for(f"SELECT next_offset FROM kafka.stream_offset WHERE stream = '{name}'", 20)
+        status = db.wait_for_state(state, name=name)
+        assert status.last_error_sqlstate == sqlstate
+        assert f'opic "{topic.name}", partition 0, offset 20' in status.last_error_detail
+        assert status.last_error_detail.count("offset 20") == 1
+        assert "kafka.skip_message" in status.last_error_hint
+        assert db.next_offsets(name) == {0: 20}
+        assert db.column(f"SELECT id FROM target{name} ORDER BY id") == [n for n in range(20) if n not in bad]
+        assert letters(db, name) == {3: "22P02", 5: "23514", 8: "22P02"}
+        db.call("stop_stream", name)
+        db.run("SELECT kafka.skip_message(%s, %s, 0, 20)", name, topic.name)
+        db.call("start_stream", name)
+        db.process_all_available(name)
+        assert db.column(f"SELECT id FROM target{name} ORDER BY id") == [n for n in range(30) if n not in bad]
+        assert letters(db, name) == {3: "22P02", 5: "23514", 8: "22P02", 25: "22P02"}
 
 
 @pytest.mark.parametrize("path", ["buffered", "planned"])
