@@ -310,7 +310,7 @@ CREATE FUNCTION kafka.retry_dead_letters(stream text, partition int DEFAULT NULL
         OUT retried bigint, OUT succeeded bigint, OUT failed bigint)
     AS 'MODULE_PATHNAME', 'kafka_retry_dead_letters' LANGUAGE C VOLATILE CALLED ON NULL INPUT;
 COMMENT ON FUNCTION kafka.retry_dead_letters(text, int, bigint) IS
-    'runs the dead letters of a stream (or of one partition, or one of them) through the stream again, in this transaction; those that succeed are removed';
+    'runs the dead letters of a stream (or of one partition, or one of them) through the stream again, in this transaction, in which constraints are immediate from then on; those that succeed are removed';
 
 CREATE FUNCTION kafka.discard_dead_letters(stream text, partition int DEFAULT NULL, "offset" bigint DEFAULT NULL)
     RETURNS bigint
@@ -321,7 +321,7 @@ COMMENT ON FUNCTION kafka.discard_dead_letters(text, int, bigint) IS
 CREATE FUNCTION kafka.skip_message(stream text, topic text, partition int, "offset" bigint) RETURNS void
     AS 'MODULE_PATHNAME', 'kafka_skip_message' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION kafka.skip_message(text, text, int, bigint) IS
-    'moves the checkpoint of a failed or stopped stream past the one message at which it stands; an error if it stands elsewhere, or if Kafka has no message there';
+    'moves the checkpoint of a failed or stopped stream past the one message at which it stands; places without a message (aborted ones, transaction markers, compaction) before it are passed as well; an error if it stands elsewhere';
 
 CREATE FUNCTION kafka.verify_stream(name text,
         OUT partition int, OUT next_offset bigint, OUT low_watermark bigint, OUT high_watermark bigint,

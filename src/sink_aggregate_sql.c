@@ -168,7 +168,7 @@ key_match_any(const AggregateTarget *target, const char *row)
 	                result_columns(target, "r.", true));
 }
 
-/* The places of the rows of the target for the groups in "result" that are not kept. */
+/* The places of the rows of the target for the groups in "merged" that are not kept. */
 static char *
 find_rows_to_remove(const AggregateTarget *target)
 {
@@ -193,7 +193,7 @@ find_rows_to_remove(const AggregateTarget *target)
 		                 nullable > MAX_NULLABLE_KEYS ? key_match_any(target, "x")
 		                                              : key_match(target, "x", pattern));
 	/* OFFSET 0 keeps it a sub-select that is run per group: with an index */
-	return psprintf("SELECT f.relation, f.place FROM result r CROSS JOIN LATERAL "
+	return psprintf("SELECT f.relation, f.place FROM merged r CROSS JOIN LATERAL "
 	                "(SELECT * FROM (%s) u OFFSET 0) f WHERE NOT r.keep",
 	                text.data);
 }
@@ -225,9 +225,13 @@ on_key_conflict(const AggregateTarget *target)
 
 /* --- the statements --- */
 
-/* "WITH batch ..., merged ..., late ...": the batch goes into the state. */
+/*
+ * "WITH batch ..., merged ..., late ...": the batch goes into the state.  "merged" has a row for
+ * each group that it has touched, with is_new, and what "returned" says of the state s.
+ */
 static void
-append_merge(StringInfo sql, const Stream *stream, const StreamAggregate *aggregate)
+append_merge(StringInfo sql, const Stream *stream, const StreamAggregate *aggregate,
+             const char *returned)
 {
 	int key_count = Max(list_length(aggregate->keys), 1);
 	int aggregate_count = list_length(aggregate->aggregates);
@@ -244,7 +248,9 @@ append_merge(StringInfo sql, const Stream *stream, const StreamAggregate *aggreg
 		    psprintf("(%s) IS %s", in_time, stream->mode == MODE_APPEND ? "TRUE" : "NOT FALSE");
 	}
 
-	appendStringInfo(sql, "WITH batch AS MATERIALIZED (%s), ",
+	/* without a window only "merged" reads it: it need not be kept */
+	appendStringInfo(sql, "WITH batch AS %s(%s), ",
+	                 aggregate->window.kind == WINDOW_NONE ? "" : "MATERIALIZED ",
 	                 stream_aggregate_batch_query(aggregate));
 	appendStringInfo(sql, "merged AS (INSERT INTO %s AS s (%s%s%s) ", stream_state_name(stream),
 	                 keys, aggregate_count > 0 ? ", " : "", numbered("a", aggregate_count));
@@ -265,7 +271,7 @@ append_merge(StringInfo sql, const Stream *stream, const StreamAggregate *aggreg
 		    number, number);
 	}
 	/* of the rows that are there now, those that were not locked before to be updated are new */
-	appendStringInfo(sql, " RETURNING s.*, s.xmax = 0 AS is_new), late AS (SELECT ");
+	appendStringInfo(sql, " RETURNING %ss.xmax = 0 AS is_new), late AS (SELECT ", returned);
 	if (aggregate->window.kind == WINDOW_NONE)
 		appendStringInfoString(sql, "0 AS rows)");
 	else
@@ -274,16 +280,17 @@ append_merge(StringInfo sql, const Stream *stream, const StreamAggregate *aggreg
 		                 in_time);
 }
 
-/* Update mode: the rows of the groups that the batch has changed. */
+/* Update mode: the batch goes into the state, and the groups that it has changed into the target. */
 static void
-append_changed_groups(StringInfo sql, const StreamAggregate *aggregate,
+append_changed_groups(StringInfo sql, const Stream *stream, const StreamAggregate *aggregate,
                       const AggregateTarget *target, Oid state_table)
 {
 	char *having = stream_aggregate_having(aggregate, state_table);
 
-	appendStringInfo(sql, ", result AS MATERIALIZED (SELECT %s, %s AS keep FROM merged s)",
-	                 result_list(target),
-	                 having == NULL ? "true" : psprintf("coalesce((%s), false)", having));
+	/* results, not states, are kept until they are written: these are smaller */
+	append_merge(sql, stream, aggregate,
+	             psprintf("%s, %s AS keep, ", result_list(target),
+	                      having == NULL ? "true" : psprintf("coalesce((%s), false)", having)));
 	if (having != NULL)
 	{
 		char *places = find_rows_to_remove(target);
@@ -302,7 +309,7 @@ append_changed_groups(StringInfo sql, const StreamAggregate *aggregate,
 			    target->name, places);
 	}
 	appendStringInfo(sql,
-	                 ", written AS (INSERT INTO %s AS t (%s) SELECT %s FROM result r WHERE "
+	                 ", written AS (INSERT INTO %s AS t (%s) SELECT %s FROM merged r WHERE "
 	                 "r.keep%s ORDER BY %s %s RETURNING 1)",
 	                 target->name, target_columns(target, "", false),
 	                 result_columns(target, "r.", false),
@@ -415,17 +422,19 @@ aggregate_statements(const Stream *stream, const StreamAggregate *aggregate, Oid
 	StringInfoData merge;
 
 	initStringInfo(&merge);
-	if (aggregate->window.kind == WINDOW_SESSION)
-		append_session_merge(&merge, stream, aggregate);
-	else
-		append_merge(&merge, stream, aggregate);
 	if (stream->mode == MODE_UPDATE && aggregate->keys != NIL)
-		append_changed_groups(&merge, aggregate, target, state_table);
+		append_changed_groups(&merge, stream, aggregate, target, state_table);
 	else
+	{
+		if (aggregate->window.kind == WINDOW_SESSION)
+			append_session_merge(&merge, stream, aggregate);
+		else
+			append_merge(&merge, stream, aggregate, "");
 		appendStringInfo(&merge, " SELECT 0::bigint, (SELECT rows FROM late)::bigint, %s",
 		                 aggregate->window.kind == WINDOW_SESSION
 		                     ? SESSION_STATE_ROWS_ADDED
 		                     : "(SELECT count(*) FROM merged WHERE is_new)");
+	}
 	statements->merge = merge.data;
 
 	if (stream->mode == MODE_APPEND)

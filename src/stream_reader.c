@@ -408,7 +408,8 @@ stream_reader_report(StreamReader *reader)
 bool
 stream_reader_caught_up(StreamReader *reader)
 {
-	if (reader->held_count > 0 || reader->batch->count > 0)
+	if (reader->held_count > 0 || reader->batch->count > 0 ||
+	    !stream_reader_has_seen_ends(reader))
 		return false;
 	for (int i = 0; i < reader->checkpoint->count; i++)
 	{
@@ -416,7 +417,7 @@ stream_reader_caught_up(StreamReader *reader)
 
 		if (!stream_reader_owns(reader, i))
 			continue;
-		if (reader->end_seen[i] < 0 || next_offset < reader->end_seen[i] ||
+		if (next_offset < reader->end_seen[i] ||
 		    next_offset < stream_reader_high_watermark(reader, i))
 			return false;
 	}
