@@ -5,6 +5,7 @@ session, a database and topics for each test.
 """
 
 import itertools
+import os
 import pathlib
 
 import pytest
@@ -42,7 +43,9 @@ def run_directory(request):
     for report in reports:
         print(f"\n{report.name}:\n{report.read_text()[:6000]}")
     if request.session.testsfailed or reports:
-        kept = directory.keep_logs(f"pytest-{request.config.getoption('--postgres-version')}")
+        # one of several processes that share the tests has a name of its own
+        process = os.environ.get("PYTEST_XDIST_WORKER", "")
+        kept = directory.keep_logs(f"pytest-{request.config.getoption('--postgres-version')}{process}")
         print(f"\nlogs of the servers: {kept}")
     directory.remove()
 

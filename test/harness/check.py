@@ -23,6 +23,8 @@ from harness.postgres import VERSIONS, Cluster, Installation
 from harness.processes import clean_up_at_exit, stop_all
 
 PYTEST_LIMIT = 90 * 60  # seconds; 30 minutes are usual, 45 beside other work
+# Tests mostly wait: two processes share their files, each with servers of its own.
+PARALLEL = ["--numprocesses=2", "--dist=loadfile"]
 FUZZ_SECONDS = 8  # for each target
 _output = threading.Lock()
 _pytests = []
@@ -131,7 +133,7 @@ def run_pytest(version, installation, run_directory, tally, suite):
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", "-v", "--tb=short", "--color=no", "-rfE",
          f"--junitxml={report}", f"--postgres-version={version}", f"--installation={installation.directory}",
-         *(["--sanitize"] if installation.sanitizer_log else []), *arguments],
+         *(["--sanitize"] if installation.sanitizer_log else PARALLEL), *arguments],
         cwd=paths.SOURCE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         errors="replace")
     _pytests.append(process)
