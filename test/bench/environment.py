@@ -1,6 +1,7 @@
 """What every measurement needs: a PostgreSQL and a Kafka of its own, sizes by environment, and an end."""
 
 import os
+import pathlib
 
 from harness import build, paths
 from harness.database import Database
@@ -24,20 +25,28 @@ def postgres_version():
     return size("POSTGRES_VERSION", DEBIAN)
 
 
-def start_servers(directory, settings=None, installed=None):
+def start_servers(directory, settings=None):
     """Returns a connection to a new PostgreSQL that knows the new Kafka as server "broker", and the latter.
 
-    settings: beside SETTINGS; installed: the path of an installation to use instead of building one.
+    settings: beside SETTINGS
     """
     version = postgres_version()
     say(f"building, starting PostgreSQL {version} and Kafka")
-    installation = Installation(version, installed) if installed else build.build(version, directory)
+    installed = os.environ.get("INSTALLATION")
+    installation = Installation(version, pathlib.Path(installed)) if installed else build.build(version, directory)
     cluster = Cluster(installation, directory, "bench", {**SETTINGS, **(settings or {})}).create().start()
     broker = Broker(directory, java_options=PRODUCTION).create().start()
     db = Database(cluster)
     db.create_server(broker.address)
     db.run("SET statement_timeout = 0; SET client_min_messages = warning")
     return db, broker
+
+
+def describe(db):
+    """What of the servers matters to whoever compares two results."""
+    return {"server_version": db.value("SHOW server_version").split()[0],
+            "librdkafka": db.value("SELECT kafka.library_version()"),
+            **{name: db.value(f"SHOW {name}") for name in (*SETTINGS, "wal_compression", "full_page_writes")}}
 
 
 def run(measure):

@@ -1,41 +1,37 @@
-"""From produce() to a row that another session sees, at a trickle; part of make bench.
+"""A part of make bench: from produce() to the commit of the row, at a trickle, alone and beside another stream's backlog.
 
-The broker's acknowledgement to the producer is measured beside it: what it takes is no worker's time.
+What no worker can help is measured beside it, at the same time: the broker's acknowledgement to the producer,
+and the commits of another session that writes one row 20 times a second, which wait for the disk as the worker's do.
 
-test/run.sh bench.latency: at several rates, alone and while another stream works off a backlog, beside
-what the disk needs for a commit.  By environment:
+By environment:
 
-    OBSERVER (poll)    poll: a session looks for new rows again and again, and takes half a core for it; commit: the time at
-                       which PostgreSQL committed each row is read afterwards: what nobody looks at costs nothing, but
-                       the flush of the commit is still to come at that time
+    OBSERVER (commit)  commit: the time at which PostgreSQL committed each row is read afterwards: what nobody looks at
+                       costs nothing, but the flush of the commit is still to come at that time; poll: a session looks for
+                       new rows again and again, and takes half a core for it
     RATES (100 1000)   messages/s
-    SECONDS (20)       length of a measurement
-    ROUNDS (3)         of each
+    SECONDS (30)       length of a measurement
+    ROUNDS (1)         of each
     ROWS (2000000)     messages of the backlog, which is read again and again
-    POSTGRES_VERSION   Debian's, 16 or 18 (Debian's)
-
-An argument is the path of an installation to use instead of building one.
 """
 
 import contextlib
 import os
-import sys
 import threading
 import time
 
 from confluent_kafka import Producer
 
 from bench import rows
-from bench.environment import run, say, size, start_servers
+from bench.environment import describe, say, size, start_servers
 from harness.processes import wait_until
 
 POLL_INTERVAL = 0.0005  # seconds
 WARM_UP = 10            # seconds, at the same rate: a broker that has just started compiles its code first
-COMMITS = 1000
+COMMIT_INTERVAL = 0.05  # seconds, of the other session
 
 
-def measure(db, broker, messages_per_second, seconds, name="trickle"):
-    """Returns percentiles in milliseconds; the observer polls, with its own connection."""
+def measure_rate(db, broker, messages_per_second, seconds, name):
+    """Returns percentiles in milliseconds."""
     broker.create_topic(name, 1)
     db.create_topic_table(name, name=f"{name}_topic")
     db.run(f"CREATE TABLE {name} (id bigint)")
@@ -43,7 +39,7 @@ def measure(db, broker, messages_per_second, seconds, name="trickle"):
     db.process_all_available(name)
 
     count = messages_per_second * seconds
-    polls = (os.environ.get("OBSERVER") or "poll") == "poll"
+    polls = os.environ.get("OBSERVER") == "poll"
     sent = [0.0] * count
     sent_at = [0.0] * count     # of the clock that PostgreSQL reads
     acknowledged = [0.0] * count
@@ -58,6 +54,7 @@ def measure(db, broker, messages_per_second, seconds, name="trickle"):
     def produce():
         producer = Producer({"bootstrap.servers": broker.address, "linger.ms": 0})
         start = time.perf_counter() + WARM_UP
+        commits.start_at(start)
         for number in range(-WARM_UP * messages_per_second, count):
             while (left := start + number / messages_per_second - time.perf_counter()) > 0:
                 producer.poll(left) if left > 0.001 else done.wait(left)
@@ -69,6 +66,7 @@ def measure(db, broker, messages_per_second, seconds, name="trickle"):
         producer.flush(30)
 
     seen = {}
+    commits = Commits(db)
     thread = threading.Thread(target=produce)
     thread.start()
     give_up = time.monotonic() + WARM_UP + seconds + 60
@@ -85,29 +83,52 @@ def measure(db, broker, messages_per_second, seconds, name="trickle"):
                 seen[number] = now - sent[number]
             done.wait(POLL_INTERVAL)
     thread.join()
+    commits.stop()
     db.call("drop_stream", name)
     if len(seen) < count:
         raise RuntimeError(f"only {len(seen)} of {count} messages became visible")
     broker = percentiles((acknowledged[number] - sent[number]) * 1000 for number in range(count))
     return {"messages": count, "messages_per_second": messages_per_second,
             **{f"{name}_ms": value for name, value in percentiles(value * 1000 for value in seen.values()).items()},
-            "max_ms": round(max(seen.values()) * 1000, 2), "broker_ms": broker}
+            "broker_ms": broker, "commit_ms": commits.percentiles()}
 
 
 def percentiles(milliseconds):
     ordered = sorted(milliseconds)
-    return {f"p{percent}": round(ordered[len(ordered) * percent // 100], 2) for percent in (50, 90, 99)}
+    return {f"p{percent}": round(ordered[len(ordered) * percent // 100], 2) for percent in (50, 90, 99)} | {
+        "max": round(ordered[-1], 2)}
 
 
-def commit_times(db):
-    """Milliseconds that a transaction of one row takes, from another session's view."""
-    db.run("CREATE TABLE IF NOT EXISTS one_row (id int)")
-    taken = []
-    for number in range(COMMITS):
-        started = time.perf_counter()
-        db.run("INSERT INTO one_row VALUES (%s)", number)
-        taken.append((time.perf_counter() - started) * 1000)
-    return percentiles(taken)
+class Commits:
+    """Another session's commits of one row each, from a time on until stopped."""
+
+    def __init__(self, db):
+        db.run("CREATE TABLE IF NOT EXISTS one_row (id int)")
+        self._db = db
+        self._taken = []
+        self._done = threading.Event()
+        self._thread = None
+
+    def start_at(self, start):
+        """start: of time.perf_counter()"""
+        self._thread = threading.Thread(target=self._work, args=[start])
+        self._thread.start()
+
+    def _work(self, start):
+        with self._db.connect() as connection:
+            self._done.wait(max(start - time.perf_counter(), 0))
+            while not self._done.is_set():
+                started = time.perf_counter()
+                connection.execute("INSERT INTO one_row VALUES (1)")
+                self._taken.append((time.perf_counter() - started) * 1000)
+                self._done.wait(COMMIT_INTERVAL)
+
+    def stop(self):
+        self._done.set()
+        self._thread.join()
+
+    def percentiles(self):
+        return percentiles(self._taken)
 
 
 @contextlib.contextmanager
@@ -135,23 +156,31 @@ def backlog(db, count):
         thread.join()
 
 
-def main(directory):
-    count, seconds = size("ROWS", 2_000_000), size("SECONDS", 20)
-    db, broker = start_servers(directory, {"track_commit_timestamp": "on"}, installed=sys.argv[1] if len(sys.argv) > 1 else None)
+def measure(directory):
+    count = size("ROWS", 2_000_000)
+    db, broker = start_servers(directory, {"track_commit_timestamp": "on"})
     db.create_topic_table("orders", rows.COLUMNS, name="orders_topic")
     broker.create_topic("orders", rows.PARTITIONS)
     rows.produce_again_and_again(count, broker.address, "orders", rows.PARTITIONS)
+    result = {"servers": describe(db), "backlog": count, "trickles": []}
     for rate in map(int, (os.environ.get("RATES") or "100 1000").split()):
-        for number in range(size("ROUNDS", 3)):
+        for number in range(size("ROUNDS", 1)):
             for behind in (False, True):
-                commits = commit_times(db)
                 name = f"trickle_{rate}_{number}_{'behind' if behind else 'alone'}"
                 with backlog(db, count) if behind else contextlib.nullcontext():
-                    result = measure(db, broker, rate, seconds, name)
-                say(f"{rate}/s{', beside a backlog' if behind else ''}: p50 {result['p50_ms']} ms, p90 {result['p90_ms']} ms, "
-                    f"p99 {result['p99_ms']} ms, max {result['max_ms']} ms; the broker's acknowledgement: {result['broker_ms']} ms; "
-                    f"a commit of one row: {commits} ms")
+                    trickle = {"beside_backlog": behind, **measure_rate(db, broker, rate, size("SECONDS", 30), name)}
+                result["trickles"].append(trickle)
+                say(": ".join(line_of(trickle)))
+    return result
 
 
-if __name__ == "__main__":
-    run(main)
+def line_of(trickle):
+    own = {name: trickle[f"{name}_ms"] for name in trickle["broker_ms"]}
+    return f"{trickle['messages_per_second']}/s{', beside a backlog' if trickle['beside_backlog'] else ''}", "; ".join(
+        what + ", ".join(f"{name} {value}" for name, value in figures.items()) + " ms" for what, figures in (
+            ("", own), ("the broker's acknowledgement ", trickle["broker_ms"]),
+            ("a commit of another session ", trickle["commit_ms"])))
+
+
+def lines(result):
+    return map(line_of, result["trickles"])

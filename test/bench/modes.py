@@ -1,33 +1,30 @@
-"""test/run.sh bench.modes: update and complete mode against the best plain SQL that does the same.
+"""A part of make bench: update and complete mode against the best plain SQL that does the same.
 
 Plain SQL reads the same rows from staging tables that are loaded already, once in batches (a
 staging table and a transaction each), once in one statement over all; what COPY takes to load a staging table is measured beside it, since
 somebody has to.  A stream gets the messages from Kafka, decodes them and commits its offsets as well.
 In turn, from the same start; the tables must be identical in the end.  By environment:
 
-    ROWS (1000000), PAIRS (3), POSTGRES_VERSION (Debian's)
+    MODES_ROWS (1000000), PAIRS (3)
     BATCH  rows of a batch, of plain SQL and the stream (250000 for plain SQL; the stream's own)
     ONLY   the first letters of a case's name: only these are run
-
-An argument is the path of an installation to use instead of building one.
 """
 
 import dataclasses
-import json
 import os
 import random
 import statistics
-import sys
 import tempfile
 import time
 
 from bench import contenders, rows
-from bench.environment import run, say, size, start_servers
+from bench.environment import describe, say, size, start_servers
 from harness.processes import wait_until
 
 KEYS = 1_000_000
 COLUMNS = "id bigint, small int, middle int, amount numeric, customer text, changed_at timestamptz"
 GROUPS = {"small": 10, "middle": 10_000, "id": KEYS}
+BATCHES, ONE_STATEMENT, STREAM = "plain SQL, batches", "plain SQL, one statement", "stream"
 RESULT = "count(*) AS n, sum(amount) AS total, max(amount) AS largest"
 
 
@@ -148,9 +145,9 @@ def load(db, count):
 
 
 def compare(db, case, count, batches, pairs):
-    runs = {"plain SQL, batches": lambda: plain(db, case, count, batches),
-            "plain SQL, one statement": lambda: plain(db, case, count, None),
-            "stream": lambda: stream(db, case, count)}
+    runs = {BATCHES: lambda: plain(db, case, count, batches),
+            ONE_STATEMENT: lambda: plain(db, case, count, None),
+            STREAM: lambda: stream(db, case, count)}
     rates, cpu, sums = ({name: [] for name in runs} for _ in range(3))
     loads = []
     for _ in range(pairs):
@@ -163,32 +160,43 @@ def compare(db, case, count, batches, pairs):
         say(f"  {case.name}: " + ", ".join(f"{name} {rates[name][-1]:,.0f} rows/s {cpu[name][-1]:.1f} CPU s" for name in runs))
     if len({checksum for of_one in sums.values() for checksum in of_one}) != 1:
         raise RuntimeError(f"{case.name}: the tables differ: {sums}")
-    for name in runs:
-        text = f"{case.name:26} {name:25} {statistics.median(rates[name]):9,.0f} rows/s, {statistics.median(cpu[name]):5.1f} CPU s"
-        if name != "stream":
-            with_load = [1 / (1 / rate + 1 / load_rate) for rate, load_rate in zip(rates[name], loads)]
-            text += f"; stream / it {_ratios(rates['stream'], rates[name])}, with COPY into the staging table {_ratios(rates['stream'], with_load)}"
-        say(text)
     return {"rows_per_second": rates, "cpu_seconds": cpu, "copy": loads}
-
-
-def _ratios(ones, others):
-    ratios = sorted(one / other for one, other in zip(ones, others))
-    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
 def measure(directory):
     batch = size("BATCH", 250_000)
     limits = {"kafka_ingest.max_batch_messages": batch, "kafka_ingest.max_batch_size": f"{max(32, batch // 3000)}MB"}
-    db, broker = start_servers(directory, limits if os.environ.get("BATCH") else None, sys.argv[1] if len(sys.argv) > 1 else None)
-    produce(size("ROWS", 1_000_000), broker)
+    db, broker = start_servers(directory, limits if os.environ.get("BATCH") else None)
+    produce(size("MODES_ROWS", 1_000_000), broker)
     db.create_topic_table("events", COLUMNS, name="events")
     count, batches = stage(db, batch)
-    say(f"{count} messages; {batches} batches; librdkafka {db.value('SELECT kafka.library_version()')}")
+    say(f"{count} messages; {batches} batches of plain SQL")
     only = os.environ.get("ONLY") or ""
-    say(json.dumps({case.name: compare(db, case, count, batches, size("PAIRS", 3)) for case in cases()
-                    if case.name.startswith(only)}))
+    return {"servers": describe(db), "rows": count, "cases": {
+        case.name: compare(db, case, count, batches, size("PAIRS", 3)) for case in cases() if case.name.startswith(only)}}
 
 
-if __name__ == "__main__":
-    run(measure)
+def with_load(case, name):
+    """Rates of plain SQL that has to load its staging table first."""
+    return [1 / (1 / rate + 1 / load_rate) for rate, load_rate in zip(case["rows_per_second"][name], case["copy"])]
+
+
+def _ratios(ones, others):
+    return sorted(one / other for one, other in zip(ones, others))
+
+
+def lines(result):
+    for name, case in result["cases"].items():
+        rates = case["rows_per_second"]
+        for other in rates:
+            text = f"{statistics.median(rates[other]):,.0f} rows/s, {statistics.median(case['cpu_seconds'][other]):.1f} CPU s"
+            if other != STREAM:
+                loaded, loading = _ratios(rates[STREAM], rates[other]), _ratios(rates[STREAM], with_load(case, other))
+                text += f"; the stream has {statistics.median(loading):.2f} of it with COPY, {statistics.median(loaded):.2f} without"
+            yield f"{name}: {other}", text
+
+
+def bars(result):
+    """Of plain SQL in batches that are loaded by COPY."""
+    for name, case in result["cases"].items():
+        yield f"stream, {name}", statistics.median(_ratios(case["rows_per_second"][STREAM], with_load(case, BATCHES)))

@@ -25,6 +25,13 @@ def measure(db, path, count, pairs, say, shape=contenders.ORDERS):
                                        for copy, stream in zip(copies, streams))}
 
 
+def ratio_text(result):
+    """The ratio of what measure() returned, and between what those of the pairs lie."""
+    ratios = sorted(stream["rows_per_second"] / copy["rows_per_second"]
+                    for copy, stream in zip(result["copy_runs"], result["stream_runs"]))
+    return f"{result['ratio']:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+
 def require_same_table(db, table):
     """A contender that leaves something out is not fast."""
     if contenders.checksum(db, "by_copy") != contenders.checksum(db, table):

@@ -1,25 +1,20 @@
-"""make bench-scale: workers, partitions, idle streams, rows; prints tables and writes bench-results/scale-TIME.json.
-Sizes by environment:
+"""A part of make bench: what more workers, partitions, idle streams and rows cost.
+
+By environment:
 
     SCALE_ROWS        messages of the parts about workers and partitions (1000000)
     SCALE_MOST_ROWS   messages of the largest run of the part about rows (10000000)
     SCALE_STREAMS     idle streams, in steps of ten (100)
     IDLE_SECONDS      length of the idle measurement (60)
-    PARTS             which parts: any of workers,partitions,idle,rows (all)
-    POSTGRES_VERSION  Debian's, 16 or 18 (Debian's)
+    SCALE_PARTS       which: "idle workers partitions rows" (all)
 """
 
-import datetime
-import json
 import os
-import platform
 import statistics
-import sys
 import time
 
 from bench import contenders, rows
-from bench.environment import run, say, size, start_servers
-from harness import paths
+from bench.environment import describe, say, size, start_servers
 from harness.processes import wait_until
 
 PAIRS = 3
@@ -111,7 +106,7 @@ def memory(pid):
 
 def measure_idle(db, broker):
     """What streams cost that have nothing to do."""
-    result = {}
+    result = {"streams": {}}
     db.run("CREATE TABLE idle (id bigint)")
     for partitions in (1, 4):
         broker.create_topic(f"idle_{partitions}", partitions)
@@ -126,9 +121,10 @@ def measure_idle(db, broker):
             wait_until(lambda: db.value("SELECT count(*) FROM kafka.stream_status WHERE state = 'idle'") == wanted,
                        timeout=600, what=f"{wanted} idle streams")
             start_seconds = time.monotonic() - started
-            result[f"{wanted} streams, {partitions} partition(s)"] = {
+            name = f"{wanted} stream(s) of {partitions} partition(s)"
+            result["streams"][name] = {
                 **idle_usage(db, broker), "seconds_to_create_and_start": start_seconds}
-            say(f"{wanted} idle streams of {partitions} partition(s): {result[f'{wanted} streams, {partitions} partition(s)']}")
+            say(f"{name}: {result['streams'][name]}")
             wanted *= 10
         for name in db.column("SELECT stream FROM kafka.stream_status"):
             db.call("drop_stream", name)
@@ -161,24 +157,30 @@ def measure(directory):
     db, broker = start_servers(directory, {"shared_buffers": "512MB", "max_worker_processes": 128, "max_connections": 150,
                                            "kafka_ingest.max_stream_workers": 128})
     db.create_topic_table("orders", rows.COLUMNS, name="orders_topic")
-    result = {"at": datetime.datetime.now().isoformat(timespec="seconds"), "machine": platform.platform(),
-              "cpus": os.cpu_count(), "librdkafka": db.value("SELECT kafka.library_version()"),
-              "server_version": db.value("SHOW server_version")}
-    for name in (os.environ.get("PARTS") or ",".join(PARTS)).split(","):
-        say(f"--- {name}, load {os.getloadavg()[0]:.1f}")
+    result = {"servers": describe(db)}
+    for name in (os.environ.get("SCALE_PARTS") or " ".join(PARTS)).split():
         result[name] = PARTS[name](db, broker)
     return result
 
 
-def main():
-    result = run(measure)
-    results = paths.SOURCE / "bench-results"
-    results.mkdir(exist_ok=True)
-    path = results / f"scale-{result['at'].replace(':', '')}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    say(f"\nwritten to {path.relative_to(paths.SOURCE)}")
-    return 0
+def cost(run_of_stream):
+    return (f"{run_of_stream['rows_per_second']:,.0f} rows/s, {run_of_stream['cpu_seconds_per_million_rows']:.2f} CPU s per million rows, "
+            f"{run_of_stream['private_memory_mb']:.0f} MB private")
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def lines(result):
+    if "idle" in result:
+        for name, idle in result["idle"]["streams"].items():
+            yield f"idle: {name}", (f"{idle['pss_mb']:.1f} MB each (private {idle['private_mb']:.1f}), {idle['threads']:.0f} threads, "
+                                    f"{idle['descriptors']:.0f} descriptors, {idle['cpu_seconds_per_minute_and_stream']:.3f} CPU s a minute "
+                                    f"each; the broker {idle['broker_cpu_seconds_per_minute']:.1f}")
+        yield "shared memory", f"{result['idle']['shared_memory_kb_per_worker']:.0f} kB for each worker that there may be"
+    if "workers" in result:
+        for workers, runs in result["workers"]["runs"].items():
+            yield f"{workers} worker(s)", cost(runs)
+        yield "2 workers / 1", f"{result['workers']['ratio']:.2f} ({', '.join(f'{ratio:.2f}' for ratio in result['workers']['ratios'])})"
+    if "partitions" in result:
+        for partitions, runs in result["partitions"]["runs"].items():
+            yield f"{partitions} partition(s)", cost(runs)
+    for count, runs in result.get("rows", {}).items():
+        yield f"{int(count):,} rows", cost(runs)

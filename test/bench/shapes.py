@@ -1,12 +1,12 @@
-"""test/run.sh bench.shapes: a stream against COPY into other kinds of tables than make bench's.
+"""A part of make bench: a stream against COPY into other kinds of tables.
 
 A table with a primary key and one more index, and whole messages as text or bytea,
-where COPY reads the same lines into one column.  Sizes by environment: ROWS (2000000), PAIRS (5), POSTGRES_VERSION (Debian's).
+where COPY reads the same lines into one column.  By environment: ROWS (2000000), PAIRS (5).
 """
 
 from bench import pairs, rows
 from bench.contenders import Shape
-from bench.environment import run, say, size, start_servers
+from bench.environment import describe, say, size, start_servers
 
 INDEXES = ("ALTER TABLE {table} ADD PRIMARY KEY (order_id)", "CREATE INDEX ON {table} (customer)")
 # JSON has neither of these two characters unquoted, so that COPY takes each line whole
@@ -36,12 +36,19 @@ def measure(directory):
     broker.create_topic("orders", rows.PARTITIONS)
     rows.produce(count, broker.address, "orders", rows_file(directory))
     rows.write_lines(count, lines_file(directory))
-    say(f"{count} messages; librdkafka {db.value('SELECT kafka.library_version()')}")
+    result = {"servers": describe(db), "rows": count, "shapes": {}}
     for name, file, shape in shapes(db):
-        result = pairs.measure(db, file(directory), count, size("PAIRS", 5), say, shape)
-        say(f"{name:26} COPY {result['copy']['rows_per_second']:9,.0f} rows/s, "
-            f"stream {result['stream']['rows_per_second']:9,.0f} rows/s, ratio {result['ratio']:.2f}")
+        say(name)
+        result["shapes"][name] = pairs.measure(db, file(directory), count, size("PAIRS", 5), say, shape)
+    return result
 
 
-if __name__ == "__main__":
-    run(measure)
+def lines(result):
+    for name, shape in result["shapes"].items():
+        yield name, (f"{shape['stream']['rows_per_second']:,.0f} rows/s, {pairs.ratio_text(shape)} of COPY's "
+                     f"{shape['copy']['rows_per_second']:,.0f}")
+
+
+def bars(result):
+    for name, shape in result["shapes"].items():
+        yield f"stream, {name}", shape["ratio"]

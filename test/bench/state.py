@@ -18,7 +18,6 @@ import json
 import os
 import random
 import statistics
-import sys
 import time
 
 from bench.environment import run, say, size, start_servers
@@ -136,8 +135,7 @@ def small_batches(db, broker):
 
 
 def measure(directory):
-    db, broker = start_servers(directory, {"autovacuum": "on", "full_page_writes": os.environ.get("FULL_PAGE_WRITES") or "on"},
-                               installed=sys.argv[1] if len(sys.argv) > 1 else None)
+    db, broker = start_servers(directory, {"autovacuum": "on", "full_page_writes": os.environ.get("FULL_PAGE_WRITES") or "on"})
     say(json.dumps({"states": compare_states(db, broker), "small_batches": small_batches(db, broker)}))
 
 
