@@ -5,18 +5,22 @@
  *
  * Producers write their fields in the same order again and again: each field
  * remembers which one came next the last time, and that name is compared first, as
- * it stands in the text.  Other keys are looked up by hash.
+ * it stands in the text.  Other keys are looked up by hash.  Names that nobody wants are learned, so
+ * that they are passed as fast: a message may have many of them.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "port/pg_bitutils.h"
 
 #include "json_fields.h"
+
+/* Names that are learned: so many, and so long.  Where keys are data, there is no end of them. */
+#define MOST_LEARNED_NAMES   256
+#define LONGEST_LEARNED_NAME 64
 
 struct JsonField
 {
@@ -30,6 +34,7 @@ struct JsonField
 	uint32 hash;
 	int array_index; /* -1: the name is not an index */
 
+	bool known; /* not only learned */
 	bool wanted;
 	int fragment;      /* of the field itself, if wanted, or of the first one below */
 	int fragments_end; /* behind the last one below */
@@ -58,6 +63,7 @@ struct JsonFields
 	JsonFragment unknown; /* kind MISSING: none */
 	char *key_buffer;     /* for keys with escapes */
 	int longest_name;
+	int learned_names;
 };
 
 static bool find_in_object(JsonFields *fields, JsonScanner *scanner, JsonField *parent);
@@ -71,13 +77,37 @@ json_fields_create(JsonPutCodePoint put_code_point)
 	fields->context = CurrentMemoryContext;
 	fields->put_code_point = put_code_point;
 	fields->root.array_index = -1;
+	fields->longest_name = LONGEST_LEARNED_NAME;
 	return fields;
 }
 
+static inline uint64
+load_word(const char *p)
+{
+	uint64 word;
+
+	memcpy(&word, p, sizeof(word));
+	return word;
+}
+
+static inline uint64
+mix(uint64 hash)
+{
+	hash *= UINT64CONST(0x9e3779b97f4a7c15);
+	return hash ^ hash >> 32;
+}
+
+/* Names that nobody wants are compared with at most all that are known: no need to be safe from collisions. */
 static inline uint32
 hash_name(const char *name, int length)
 {
-	return hash_bytes((const unsigned char *) name, length);
+	uint64 hash = length;
+	uint64 rest = 0;
+
+	for (; length >= (int) sizeof(uint64); name += sizeof(uint64), length -= sizeof(uint64))
+		hash = mix(hash ^ load_word(name));
+	memcpy(&rest, name, length);
+	return mix(hash ^ rest);
 }
 
 /* The name as an array index, or -1. */
@@ -183,7 +213,10 @@ json_fields_add(JsonFields *fields, char **path, int path_length)
 	JsonField *field = &fields->root;
 
 	for (int i = 0; i < path_length; i++)
+	{
 		field = add_child(fields, field, path[i]);
+		field->known = true;
+	}
 	field->wanted = true;
 	return field;
 }
@@ -191,7 +224,7 @@ json_fields_add(JsonFields *fields, char **path, int path_length)
 void
 json_fields_add_known(JsonFields *fields, const char *name)
 {
-	add_child(fields, &fields->root, name);
+	add_child(fields, &fields->root, name)->known = true;
 }
 
 static int
@@ -322,6 +355,33 @@ find_child(JsonFields *fields, const JsonField *parent, const JsonFragment *key)
 	return *find_bucket(parent, name, length, hash_name(name, length));
 }
 
+/* The new child for a key that names none; NULL: it is not to be learned. */
+static JsonField *
+learn_name(JsonFields *fields, JsonField *parent, const JsonFragment *key)
+{
+	char name[LONGEST_LEARNED_NAME + 1];
+	size_t length = key->length - 2;
+
+	if (key->escaped || length > LONGEST_LEARNED_NAME ||
+	    fields->learned_names == MOST_LEARNED_NAMES)
+		return NULL;
+	fields->learned_names++;
+	memcpy(name, key->text + 1, length);
+	name[length] = '\0';
+	return add_child(fields, parent, name);
+}
+
+/* Notes a key of an object, if it is the first that json_fields_unknown() tells of. */
+static void
+note_unknown(JsonFields *fields, const JsonField *parent, const char *key, size_t length)
+{
+	if (parent != &fields->root || fields->unknown.kind != JSON_KIND_MISSING)
+		return;
+	fields->unknown.kind = JSON_KIND_STRING;
+	fields->unknown.text = key;
+	fields->unknown.length = length;
+}
+
 /* Sets the fragments below a field, all of which are missing, or null. */
 static void
 set_fragments_below(JsonFields *fields, const JsonField *field, JsonKind kind)
@@ -378,15 +438,6 @@ find_in_value(JsonFields *fields, JsonScanner *scanner, JsonField *field)
 	return true;
 }
 
-static inline uint64
-load_word(const char *p)
-{
-	uint64 word;
-
-	memcpy(&word, p, sizeof(word));
-	return word;
-}
-
 /* Does the text go on with the field's key? */
 static inline bool
 key_is_next(const JsonField *field, const JsonScanner *scanner)
@@ -423,7 +474,11 @@ find_in_object(JsonFields *fields, JsonScanner *scanner, JsonField *parent)
 
 		json_skip_white_space(scanner);
 		if (key_is_next(field, scanner))
+		{
+			if (!field->known)
+				note_unknown(fields, parent, scanner->position, field->key_length - 1);
 			scanner->position += field->key_length;
+		}
 		else
 		{
 			JsonFragment key;
@@ -431,10 +486,12 @@ find_in_object(JsonFields *fields, JsonScanner *scanner, JsonField *parent)
 			if (!json_scan_key(scanner, &key))
 				return false;
 			field = find_child(fields, parent, &key);
+			if (field == NULL || !field->known)
+				note_unknown(fields, parent, key.text, key.length);
+			if (field == NULL)
+				field = learn_name(fields, parent, &key);
 			if (field != NULL)
 				*expected = field;
-			else if (parent == &fields->root && fields->unknown.kind == JSON_KIND_MISSING)
-				fields->unknown = key;
 		}
 
 		if (field == NULL)

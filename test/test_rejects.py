@@ -204,6 +204,23 @@ def test_unknown_fields(db, new_topic, behind_bad):
     assert letters(db) == ({0: "22P02", 2: "22P04"} if behind_bad else {1: "22P04"})
 
 
+def test_unknown_fields_that_come_again(db, new_topic):
+    """The decoder remembers names that no column takes, up to some number and length: each is an error all the same."""
+    topic = new_topic(1)
+    db.create_topic_table(topic, "id int, a int OPTIONS (path 'o.a')", unknown_field="error")
+    db.run("CREATE TABLE target (LIKE topic)")
+    names = ["x", "x", "y", "x", r"\u0078", *(f"n{number}" for number in range(300)), "n7", "n299", "n299", "l" * 70, "l" * 70, "m" * 64,
+             "m" * 64, "x"]
+    good = [b'{"id": 0, "o": {"a": 1, "x": 2, "id": 3}}', b'{"id": 0, "o": {"a": 1, "x": 2}}', b'{"o": {"x": 2, "a": 1}, "id": 0}']
+    bad = [text.encode() for name in names for text in (f'{{"{name}": 1, "id": 5}}', f'{{"id": 5, "{name}": {{"id": 5}}, "o": null}}')]
+    messages = [message for pair in zip(bad, itertools.cycle(good)) for message in pair]
+    topic.produce_all({"value": value} for value in messages)
+    db.create_stream(on_error="dead_letter")
+    db.process_all_available()
+    assert db.run("SELECT id, a, count(*) FROM target GROUP BY 1, 2") == [(0, 1, len(bad))]
+    assert letters(db) == {offset: "22P04" for offset, value in enumerate(messages) if value not in good}
+
+
 # --- what is done about them ------------------------------------------------
 
 @pytest.mark.parametrize("first", [[], [{"id": 1}]])
