@@ -13,7 +13,7 @@ REGRESS = $(filter-out kafka_ingest--%,$(basename $(notdir $(wildcard sql/*.sql)
 REGRESS_OPTS = --inputdir=.
 
 # These install what they need, so PostgreSQL need not be here yet.
-DEVELOPMENT_GOALS = check check-faults check-all check-sanitize check-spark fuzz soak demo demo-stop bench bench-scale bench-check format check-format
+DEVELOPMENT_GOALS = check check-faults check-all check-sanitize check-spark fuzz soak demo demo-stop bench bench-check format check-format
 ifeq ($(filter $(DEVELOPMENT_GOALS),$(MAKECMDGOALS)),)
 
 PG_CONFIG ?= pg_config
@@ -63,7 +63,7 @@ demo:
 demo-stop:
 	@test/run.sh demo stop
 
-# COPY, a stream and a Python consumer side by side; sizes: see test/bench/__main__.py.
+# A stream beside COPY, a Python consumer and plain SQL; latency, scale.  PARTS and sizes: see test/bench/.
 # PEERS="spark" adds Spark, PEERS="debezium" Debezium's JDBC sink, PEERS="spark debezium" both.
 bench:
 	@PEERS="$(PEERS)" test/run.sh bench
@@ -71,10 +71,6 @@ bench:
 # A few pairs of COPY and stream: fails when the ratio is far too low.  Also the end of make check.
 bench-check:
 	@test/run.sh bench.regression
-
-# Workers, partitions, a hundred idle streams, ten million rows; parts and sizes: see test/bench/scale.py.
-bench-scale:
-	@test/run.sh bench.scale
 
 format:
 	clang-format -i src/*.[ch]

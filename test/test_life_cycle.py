@@ -8,7 +8,7 @@ import time
 import pytest
 
 from expectations import assert_exact, error
-from harness.processes import wait_until
+from harness.processes import suspend, wait_until
 
 
 def backends(db, pid):
@@ -262,7 +262,7 @@ def test_a_cancelled_stop_leaves_no_error(db, topic):
     db.create_tables(topic)
     db.create_stream()
     worker = db.worker_pid()
-    os.kill(worker, signal.SIGSTOP)
+    suspend(worker)
     try:
         with db.connect() as session:
             session.execute("SET statement_timeout = '3s'")

@@ -2,7 +2,7 @@
 
 By environment:
 
-    SCALE_ROWS        messages of the parts about workers and partitions (1000000)
+    SCALE_ROWS        messages of the parts about workers and partitions (4000000)
     SCALE_MOST_ROWS   messages of the largest run of the part about rows (10000000)
     SCALE_STREAMS     idle streams, in steps of ten (100)
     IDLE_SECONDS      length of the idle measurement (60)
@@ -53,7 +53,7 @@ def make_topic(db, broker, name, partitions, count):
 
 def measure_workers(db, broker):
     """One and two workers, one after the other."""
-    count = size("SCALE_ROWS", 1_000_000)
+    count = size("SCALE_ROWS", 4_000_000)
     source = make_topic(db, broker, "by_workers", 4, count)
     runs = {1: [], 2: []}
     for pair in range(1, PAIRS + 1):
@@ -68,7 +68,7 @@ def measure_workers(db, broker):
 
 
 def measure_partitions(db, broker):
-    count = size("SCALE_ROWS", 1_000_000)
+    count = size("SCALE_ROWS", 4_000_000)
     sources = {partitions: make_topic(db, broker, f"partitions_{partitions}", partitions, count)
                for partitions in (1, 4, 16, 64)}
     runs = {partitions: [] for partitions in sources}

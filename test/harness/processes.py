@@ -111,6 +111,18 @@ def start_time(pid):
     return None if fields[0] == "Z" else int(fields[19])
 
 
+def suspend(pid):
+    """Stops all threads of a process until SIGCONT; they stop when one of them has had the processor."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: all(_thread_state(pid, thread) == "T" for thread in os.listdir(f"/proc/{pid}/task")), interval=0.001,
+               what=f"process {pid} stands still")
+
+
+def _thread_state(pid, thread):
+    with open(f"/proc/{pid}/task/{thread}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
 def clean_up_at_exit():
     """Makes SIGTERM and SIGHUP end the program in order, as Ctrl-C does; call once."""
     for signal_number in (signal.SIGTERM, signal.SIGHUP):
