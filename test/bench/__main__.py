@@ -24,7 +24,7 @@ PARTS = {"throughput": throughput, "shapes": shapes, "modes": modes, "latency": 
 def table(result):
     """Lines of text: parts, and what they measured."""
     entries = {name: list(PARTS[name].lines(result[name])) for name in PARTS if name in result}
-    width = max(len(what) for part in entries.values() for what, _ in part)
+    width = max((len(what) for part in entries.values() for what, _ in part), default=0)
     for name, part in entries.items():
         yield f"--- {name}"
         yield from (f"{what:{width}}  {value}" for what, value in part)
@@ -43,7 +43,7 @@ def picture(result):
     if not bars:
         return None
     return chart.bar_chart("rows/s, of those of COPY, or of plain SQL with a COPY of its input", [("COPY, plain SQL", 1), *bars],
-                           machine(result))
+                           f"{result['at']}: {result['cpus']} CPUs with the broker, {result['machine']}")
 
 
 def main():
@@ -60,9 +60,10 @@ def main():
     results.mkdir(exist_ok=True)
     path = results / f"{result['at'].replace(':', '')}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
-    say(f"\nwritten to {path.relative_to(paths.SOURCE)}")
-    if image := picture(result):
+    image = picture(result)
+    if image:
         path.with_suffix(".svg").write_text(image)
+    say(f"\nwritten to {path.relative_to(paths.SOURCE)}{' and .svg' if image else '; nothing in it has a ratio to draw'}")
     return 0
 
 

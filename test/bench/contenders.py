@@ -35,9 +35,11 @@ def prepare(db, table, shape=ORDERS):
 
 def copy(db, path, count, shape=ORDERS):
     prepare(db, "by_copy", shape)
+    pid = db.value("SELECT pg_backend_pid()")
+    cpu = process_usage(pid)["cpu_seconds"]
     started = time.monotonic()
     db.run(f"COPY by_copy FROM '{path}' ({shape.copy_options})")
-    return {"rows_per_second": count / (time.monotonic() - started)}
+    return {"rows_per_second": count / (time.monotonic() - started), "cpu_seconds": process_usage(pid)["cpu_seconds"] - cpu}
 
 
 def stream(db, count, shape=ORDERS):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 from harness import build, paths
 from harness.database import Database
@@ -14,7 +15,10 @@ SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "16GB", "checkpoint_timeout
 
 
 def size(name, default):
-    return int(os.environ.get(name) or default)
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        sys.exit(f"{name} must be a number, not {text!r}")
+    return int(text)
 
 
 def say(text):

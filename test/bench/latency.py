@@ -162,6 +162,7 @@ def measure(directory):
     db.create_topic_table("orders", rows.COLUMNS, name="orders_topic")
     broker.create_topic("orders", rows.PARTITIONS)
     rows.produce_again_and_again(count, broker.address, "orders", rows.PARTITIONS)
+    os.sync()  # what was written so far is not to be waited for in the middle
     result = {"servers": describe(db), "backlog": count, "trickles": []}
     for rate in map(int, (os.environ.get("RATES") or "100 1000").split()):
         for number in range(size("ROUNDS", 1)):

@@ -35,10 +35,9 @@ def lines(result):
     stream, producer, copy = result["stream"], result["producer"], result["copy"]["rows_per_second"]
     yield "messages", (f"{producer['rows']:,} of {producer['bytes_per_message']} bytes, 8 columns, {rows.PARTITIONS} partitions, "
                        f"{producer['compression']}; produced at {producer['rows_per_second']:,} rows/s")
-    yield "COPY FROM csv", f"{copy:,.0f} rows/s (median of {len(result['copy_runs'])})"
+    yield "COPY FROM csv", f"{copy:,.0f} rows/s (median of {len(result['copy_runs'])}); {result['copy']['cpu_seconds']:.2f} CPU s"
     yield "stream, start to last commit", (f"{stream['rows_per_second']:,.0f} rows/s, {pairs.ratio_text(result)} of COPY; "
                                            f"{stream['cpu_seconds']:.2f} CPU s, {stream['private_memory_mb']:.0f} MB private")
-    yield "stream, within batches", f"{stream.get('rows_per_second_in_batches', 0):,.0f} rows/s, {stream['batches']:.0f} batches"
     if "python" in result:
         python = result["python"]
         yield "consumer in Python", (f"{python['rows_per_second']:,.0f} rows/s, {python['rows_per_second'] / copy:.2f} of COPY; "
