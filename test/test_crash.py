@@ -4,7 +4,7 @@ import os
 import signal
 
 from expectations import assert_exact
-from harness.processes import wait_until
+from harness.processes import stat_fields, wait_until
 from observer import Observer
 
 MESSAGES = 60_000
@@ -117,8 +117,7 @@ def test_worker_ends_with_the_postmaster(db, topic, postgres):
 
 def is_zombie(pid):
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
+        return stat_fields(f"/proc/{pid}")[0] == "Z"
     except OSError:
         return True
 

@@ -10,13 +10,7 @@ import psycopg
 from expectations import assert_exact, error
 from harness.database import Database
 from harness.postgres import WHEELS
-from harness.processes import wait_until
-
-
-def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+from harness.processes import cpu_seconds, wait_until
 
 
 def test_idle_worker_costs_nothing(db, topic):

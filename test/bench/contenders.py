@@ -5,12 +5,12 @@ Each fills the table of its name and returns what it measured.
 
 import dataclasses
 import json
-import os
 import time
 
 from confluent_kafka import Consumer, TopicPartition
 
 from bench.rows import PARTITIONS
+from harness.processes import cpu_seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,26 +49,16 @@ def stream(db, count, shape=ORDERS):
     started = time.monotonic()
     db.process_all_available("bench", timeout="30 min")
     seconds = time.monotonic() - started
-    pid = db.worker_pid("bench")
-    result = {"rows_per_second": count / seconds, **process_usage(pid)}
-    # What a batch takes, without the worker's start and the first fetch.
-    rows, milliseconds, batches = db.run("""
-        SELECT sum(num_input_rows)::bigint, sum(ms)::float8, count(*)
-          FROM kafka.stream_progress, LATERAL (SELECT sum(value::float8) AS ms FROM jsonb_each_text(duration_ms)
-                                                WHERE key <> 'wait') d WHERE stream = 'bench'""")[0]
-    result["rows_per_second_in_batches"] = rows / milliseconds * 1000 if milliseconds else None
-    result["batches"] = batches
+    result = {"rows_per_second": count / seconds, **process_usage(db.worker_pid("bench"))}
     db.call("drop_stream", "bench")
     return result
 
 
 def process_usage(pid):
     """CPU seconds and peak memory of a process so far."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
     with open(f"/proc/{pid}/status") as file:
         status = dict(line.split(":", 1) for line in file)
-    return {"cpu_seconds": (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
+    return {"cpu_seconds": cpu_seconds(pid),
             "peak_memory_mb": int(status["VmHWM"].split()[0]) / 1024,
             "private_memory_mb": int(status["RssAnon"].split()[0]) / 1024}
 

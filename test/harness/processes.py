@@ -104,23 +104,30 @@ def stop_left_running(left):
 def start_time(pid):
     """When a process started, in clock ticks since boot; None when it is not running."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
+        fields = stat_fields(f"/proc/{pid}")
     except OSError:
         return None
     return None if fields[0] == "Z" else int(fields[19])
 
 
+def stat_fields(directory):
+    """What /proc says of a process or a thread, from its state on: see proc_pid_stat(5), where that is field 3."""
+    with open(f"{directory}/stat") as file:
+        return file.read().rpartition(")")[2].split()
+
+
+def cpu_seconds(pid):
+    """Of all threads of a process so far."""
+    fields = stat_fields(f"/proc/{pid}")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def suspend(pid):
     """Stops all threads of a process until SIGCONT; they stop when one of them has had the processor."""
     os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: all(_thread_state(pid, thread) == "T" for thread in os.listdir(f"/proc/{pid}/task")), interval=0.001,
+    threads = f"/proc/{pid}/task"
+    wait_until(lambda: all(stat_fields(f"{threads}/{thread}")[0] == "T" for thread in os.listdir(threads)), interval=0.001,
                what=f"process {pid} stands still")
-
-
-def _thread_state(pid, thread):
-    with open(f"/proc/{pid}/task/{thread}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0]
 
 
 def clean_up_at_exit():
