@@ -187,6 +187,16 @@ jump_over(const LogFinding *finding, const PartitionPosition *position, bool kno
 	return jump;
 }
 
+/* The finding to be told: rows of another log in the target are what must be known. */
+static const LogFinding *
+gravest(const LogCheck *check, int count, const LogFinding *finding)
+{
+	for (int i = 0; i < count; i++)
+		if (check->findings[i].read_on)
+			return &check->findings[i];
+	return finding;
+}
+
 CheckpointJump *
 data_loss_examine(const Stream *stream, const char *topic, const Checkpoint *checkpoint,
                   const LogCheck *check, bool confirmed, int *count)
@@ -213,7 +223,7 @@ data_loss_examine(const Stream *stream, const char *topic, const Checkpoint *che
 		if (finding->kind == LOG_AGREES)
 			continue;
 		if (stream->fail_on_data_loss || (finding->kind != LOG_START_PASSED && !confirmed))
-			raise_loss(stream, topic, finding);
+			raise_loss(stream, topic, gravest(check, checkpoint->count, finding));
 		jumps[(*count)++] = jump_over(finding, &checkpoint->positions[i], known_topic);
 	}
 	return jumps;

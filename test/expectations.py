@@ -25,6 +25,28 @@ def assert_exact(db, topic, stream="s", target="target", process=True):
     assert db.next_offsets(stream) == topic.offsets()
 
 
+def assert_another_topic_noticed(db, before):
+    """A stream has stopped because its topic is another one; "before" are the rows (id, p, o) of its target until then.
+
+    Of the new topic nothing is written.  Where librdkafka knows no topic ids, it may have read on before it heard of anything: then the
+    error says so, and what is written comes from the old position on.
+    """
+    status = db.status()
+    assert status.state == "failed" and status.last_error_sqlstate == "XX001" and "reset_stream" in status.last_error_hint, status
+    before = collections.Counter(before)
+    rows = collections.Counter(db.run("SELECT id, p, o FROM target"))
+    assert not before - rows
+    new = rows - before
+    assert ("read on before that was noticed" in status.last_error_detail) <= bool(new), status
+    if new:
+        assert "read on before that was noticed" in status.last_error_detail, (status, new)
+        assert db.value("SELECT every(topic_id IS NULL) FROM kafka.stream_offset")
+        ends = collections.Counter()
+        for _id, partition, offset in before:
+            ends[partition] = max(ends[partition], offset + 1)
+        assert all(offset >= ends[partition] for _id, partition, offset in new), new
+
+
 @contextlib.contextmanager
 def error(message, detail=None, hint=None, sqlstate=None):
     """Expects an error whose parts match these regular expressions."""
