@@ -14,15 +14,18 @@
 
 #include "access/genam.h"
 #include "access/relation.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
+#include "commands/defrem.h"
 #include "lib/stringinfo.h"
 #include "stream_query.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
 
 /* Can the column keep the groups apart?  A narrower type would make two groups one row. */
 static bool
@@ -47,9 +50,38 @@ column_keeps_key(const GroupKey *key, Form_pg_attribute attribute)
 	return type == key_type;
 }
 
-/* Is there a unique index on exactly these columns, with at most one row per key? */
+/* Does an index tell rows apart as "=" tells its columns, by which a full join is possible? */
 static bool
-has_key_index(const AggregateTarget *target, const List *attnums)
+index_agrees_with_columns(const AggregateTarget *target, HeapTuple tuple)
+{
+	Form_pg_index index = (Form_pg_index) GETSTRUCT(tuple);
+	bool isnull;
+	oidvector *collations = (oidvector *) DatumGetPointer(
+	    SysCacheGetAttr(INDEXRELID, tuple, Anum_pg_index_indcollation, &isnull));
+	oidvector *classes = (oidvector *) DatumGetPointer(
+	    SysCacheGetAttr(INDEXRELID, tuple, Anum_pg_index_indclass, &isnull));
+
+	for (int i = 0; i < index->indnkeyatts; i++)
+	{
+		Form_pg_attribute column =
+		    TupleDescAttr(RelationGetDescr(target->relation), index->indkey.values[i] - 1);
+		Oid class = GetDefaultOpClass(column->atttypid, BTREE_AM_OID);
+		Oid equality = lookup_type_cache(column->atttypid, TYPECACHE_EQ_OPR)->eq_opr;
+
+		if (collations->values[i] != column->attcollation || !OidIsValid(class) ||
+		    get_opclass_family(classes->values[i]) != get_opclass_family(class) ||
+		    !op_mergejoinable(equality, column->atttypid))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Is there a unique index on exactly these columns, with at most one row per key?  agreeing: whose
+ * keys are those that "=" tells apart, so that a join by them finds one row.
+ */
+static bool
+has_key_index(const AggregateTarget *target, const List *attnums, bool agreeing)
 {
 	bool found = false;
 	List *indexes = RelationGetIndexList(target->relation);
@@ -73,7 +105,7 @@ has_key_index(const AggregateTarget *target, const List *attnums)
 
 			for (int i = 0; i < index->indnkeyatts; i++)
 				all = all && list_member_int(attnums, index->indkey.values[i]);
-			found = found || all;
+			found = found || (all && (!agreeing || index_agrees_with_columns(target, tuple)));
 		}
 		ReleaseSysCache(tuple);
 	}
@@ -129,7 +161,7 @@ find_target_keys(AggregateTarget *target, const StreamAggregate *aggregate, bool
 		attnums = list_append_unique_int(attnums, column->attribute->attnum);
 		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", column->name);
 	}
-	target->by_key = kept && attnums != NIL && has_key_index(target, attnums);
+	target->by_key = kept && attnums != NIL && has_key_index(target, attnums, !required);
 	if (required && !target->by_key)
 		ereport(ERROR,
 		        (errcode(ERRCODE_INVALID_TABLE_DEFINITION),

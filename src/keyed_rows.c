@@ -5,7 +5,7 @@
  *
  * For each row that is there already, INSERT ... ON CONFLICT begins and ends a scan of the index, locks
  * the row with a WAL record of its own, and updates it.  A batch writes a hundred thousand rows in the
- * order of their keys.  Here one scan of the index serves them all, and a row is
+ * order of their keys.  Here one scan of the index serves them all, or one walk over it (key_walk.c), and a row is
  * updated at once: when somebody else has changed it in between, the update says so,
  * and the row is looked for again.
  *
@@ -24,6 +24,7 @@
 #include "catalog/pg_am.h"
 #include "catalog/pg_index.h"
 #include "executor/executor.h"
+#include "key_walk.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
@@ -44,6 +45,7 @@ struct KeyedRows
 	Relation index;
 	List *index_ids; /* the one, as the executor wants it */
 	IndexScanDesc scan;
+	KeyWalk *walk; /* NULL: not where more than a row of the batch may have to be waited for */
 	SnapshotData snapshot;
 	bool nulls_are_equal;
 	int key_count;
@@ -71,6 +73,20 @@ keyed_rows_index_serves(Relation index)
 		if (form->indkey.values[i] <= 0)
 			return false;
 	return true;
+}
+
+/* An insertion would wait for others in them, and keep a page of the walk pinned. */
+static bool
+has_other_unique_index(ResultRelInfo *table, Relation index)
+{
+	for (int i = 0; i < table->ri_NumIndices; i++)
+	{
+		Relation other = table->ri_IndexRelationDescs[i];
+
+		if (other != index && (other->rd_index->indisunique || other->rd_index->indisexclusion))
+			return true;
+	}
+	return false;
 }
 
 KeyedRows *
@@ -106,6 +122,8 @@ keyed_rows_begin(ResultRelInfo *table, Oid index_id, EState *estate, bool ours_a
 	InitDirtySnapshot(rows->snapshot);
 	rows->scan =
 	    begin_index_scan(table->ri_RelationDesc, rows->index, &rows->snapshot, rows->key_count);
+	if (!has_other_unique_index(table, rows->index))
+		rows->walk = key_walk_begin(table->ri_RelationDesc, rows->index, &rows->snapshot);
 	return rows;
 }
 
@@ -129,6 +147,13 @@ set_keys(KeyedRows *rows)
 	return true;
 }
 
+static void
+stop_walk(KeyedRows *rows)
+{
+	if (rows->walk != NULL)
+		key_walk_stop(rows->walk);
+}
+
 /* Waits until the transaction that is at work on a row has ended; false: there is none. */
 static bool
 wait_for_other(KeyedRows *rows, TupleTableSlot *row)
@@ -142,6 +167,7 @@ wait_for_other(KeyedRows *rows, TupleTableSlot *row)
 		return false;
 	/* no page shall stay pinned while this waits */
 	ExecClearTuple(row);
+	stop_walk(rows);
 	index_rescan(rows->scan, rows->keys, rows->key_count, NULL, 0);
 	if (snapshot->speculativeToken != 0)
 		SpeculativeInsertionWait(other, snapshot->speculativeToken);
@@ -169,21 +195,38 @@ check_first_time(KeyedRows *rows, TupleTableSlot *existing)
 	                 "rows apart.")));
 }
 
+/* Goes down the index for one row. */
+static bool
+look_up(KeyedRows *rows, TupleTableSlot *existing)
+{
+	index_rescan(rows->scan, rows->keys, rows->key_count, NULL, 0);
+	return index_getnext_slot(rows->scan, ForwardScanDirection, existing);
+}
+
 bool
 keyed_rows_find(KeyedRows *rows, TupleTableSlot *existing)
 {
-	do
+	KeyWalkResult result = KEY_WALK_UNSUITABLE;
+
+	ExecClearTuple(existing);
+	if (!set_keys(rows))
+		return false;
+	if (rows->walk != NULL)
+		result = key_walk_find(rows->walk, rows->keys, existing);
+	if (result == KEY_WALK_ABSENT)
+		return false;
+	if (result == KEY_WALK_UNSUITABLE || wait_for_other(rows, existing))
 	{
-		CHECK_FOR_INTERRUPTS();
-		ExecClearTuple(existing);
-		if (!set_keys(rows))
-			return false;
+		do
+		{
+			CHECK_FOR_INTERRUPTS();
+			ExecClearTuple(existing);
+			if (!look_up(rows, existing))
+				return false;
+		} while (wait_for_other(rows, existing));
+		/* the slot keeps the row's page; that of the index shall be free while the row is waited for */
 		index_rescan(rows->scan, rows->keys, rows->key_count, NULL, 0);
-		if (!index_getnext_slot(rows->scan, ForwardScanDirection, existing))
-			return false;
-	} while (wait_for_other(rows, existing));
-	/* the slot keeps the row's page; that of the index shall be free while the row is waited for */
-	index_rescan(rows->scan, rows->keys, rows->key_count, NULL, 0);
+	}
 	check_first_time(rows, existing);
 	return true;
 }
@@ -314,18 +357,32 @@ keyed_rows_insert(KeyedRows *rows)
 	return true;
 }
 
-bool
-keyed_rows_update(KeyedRows *rows, TupleTableSlot *existing, TupleTableSlot *row)
+static TM_Result
+update(KeyedRows *rows, TupleTableSlot *existing, TupleTableSlot *row, bool wait,
+       IndexesToUpdate *indexes)
 {
-	Relation relation = rows->table->ri_RelationDesc;
-	IndexesToUpdate indexes;
 	LockTupleMode lock_mode;
 	TM_FailureData failure;
 
+	return table_tuple_update(rows->table->ri_RelationDesc, &existing->tts_tid, row,
+	                          rows->estate->es_output_cid, rows->estate->es_snapshot,
+	                          InvalidSnapshot, wait, &failure, &lock_mode, indexes);
+}
+
+bool
+keyed_rows_update(KeyedRows *rows, TupleTableSlot *existing, TupleTableSlot *row)
+{
+	IndexesToUpdate indexes;
+	TM_Result result;
+
 	check_constraints(rows, row);
-	switch (table_tuple_update(relation, &existing->tts_tid, row, rows->estate->es_output_cid,
-	                           rows->estate->es_snapshot, InvalidSnapshot, true, &failure,
-	                           &lock_mode, &indexes))
+	result = update(rows, existing, row, rows->walk == NULL, &indexes);
+	if (result == TM_BeingModified && rows->walk != NULL)
+	{
+		stop_walk(rows);
+		result = update(rows, existing, row, true, &indexes);
+	}
+	switch (result)
 	{
 		case TM_Ok:
 			break;
@@ -346,5 +403,7 @@ void
 keyed_rows_end(KeyedRows *rows)
 {
 	insert_pending(rows);
+	if (rows->walk != NULL)
+		key_walk_end(rows->walk);
 	index_endscan(rows->scan);
 }

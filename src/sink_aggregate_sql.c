@@ -40,6 +40,11 @@
  */
 #define AFTER_REMOVAL "(SELECT count(*) >= 0 FROM removed)"
 
+/* how many groups are new, and how many there are in the batch */
+#define GROUPS_TOUCHED                                                                         \
+	"m.new, m.touched FROM (SELECT count(*) FILTER (WHERE is_new) AS new, count(*) AS "        \
+	"touched FROM merged) m"
+
 /* "x1, x2, ...": a list of numbered columns. */
 static char *
 numbered(const char *prefix, int count)
@@ -198,6 +203,23 @@ find_rows_to_remove(const AggregateTarget *target)
 	                text.data);
 }
 
+/* ", removed AS (...)": deletes the rows of the target at the places that a query returns. */
+static void
+append_removal(StringInfo sql, const AggregateTarget *target, const char *places)
+{
+	if (target->relation->rd_rel->relkind == RELKIND_RELATION &&
+	    !has_subclass(RelationGetRelid(target->relation)))
+		appendStringInfo(sql,
+		                 ", removed AS (DELETE FROM %s t WHERE t.ctid = ANY (ARRAY("
+		                 "SELECT p.place FROM (%s) p)) RETURNING 1)",
+		                 target->name, places);
+	else
+		appendStringInfo(sql,
+		                 ", removed AS (DELETE FROM %s t USING (%s) p WHERE t.ctid = p.place"
+		                 " AND t.tableoid = p.relation RETURNING 1)",
+		                 target->name, places);
+}
+
 /* "ON CONFLICT (keys) DO UPDATE ..." for columns that have changed. */
 static char *
 on_key_conflict(const AggregateTarget *target)
@@ -292,22 +314,7 @@ append_changed_groups(StringInfo sql, const Stream *stream, const StreamAggregat
 	             psprintf("%s, %s AS keep, ", result_list(target),
 	                      having == NULL ? "true" : psprintf("coalesce((%s), false)", having)));
 	if (having != NULL)
-	{
-		char *places = find_rows_to_remove(target);
-
-		if (target->relation->rd_rel->relkind == RELKIND_RELATION &&
-		    !has_subclass(RelationGetRelid(target->relation)))
-			appendStringInfo(sql,
-			                 ", removed AS (DELETE FROM %s t WHERE t.ctid = ANY (ARRAY("
-			                 "SELECT p.place FROM (%s) p)) RETURNING 1)",
-			                 target->name, places);
-		else
-			appendStringInfo(
-			    sql,
-			    ", removed AS (DELETE FROM %s t USING (%s) p WHERE t.ctid = p.place"
-			    " AND t.tableoid = p.relation RETURNING 1)",
-			    target->name, places);
-	}
+		append_removal(sql, target, find_rows_to_remove(target));
 	appendStringInfo(sql,
 	                 ", written AS (INSERT INTO %s AS t (%s) SELECT %s FROM merged r WHERE "
 	                 "r.keep%s ORDER BY %s %s RETURNING 1)",
@@ -315,11 +322,10 @@ append_changed_groups(StringInfo sql, const Stream *stream, const StreamAggregat
 	                 result_columns(target, "r.", false),
 	                 having != NULL ? " AND " AFTER_REMOVAL : "", key_order(target),
 	                 on_key_conflict(target));
-	appendStringInfo(
-	    sql,
-	    " SELECT (SELECT count(*) FROM written)%s, (SELECT rows FROM late)::bigint, "
-	    "(SELECT count(*) FROM merged WHERE is_new)",
-	    having != NULL ? " + (SELECT count(*) FROM removed)" : "");
+	appendStringInfo(sql,
+	                 " SELECT (SELECT count(*) FROM written)%s, (SELECT rows FROM "
+	                 "late)::bigint, " GROUPS_TOUCHED,
+	                 having != NULL ? " + (SELECT count(*) FROM removed)" : "");
 }
 
 /* The target becomes the whole result; rows that are in both stay as they are. */
@@ -340,21 +346,20 @@ difference_statement(const Stream *stream, const StreamAggregate *aggregate,
 	initStringInfo(&sql);
 	if (target->by_key)
 	{
-		char *match = key_match_any(target, "t");
-
-		appendStringInfo(&sql, "WITH result AS MATERIALIZED (%s)", query);
+		/* one pass over both; what is the same, mostly nearly all, is not kept */
 		appendStringInfo(
 		    &sql,
-		    ", removed AS (DELETE FROM %s t WHERE NOT EXISTS (SELECT FROM result r "
-		    "WHERE %s) RETURNING 1)",
-		    target->name, match);
-		appendStringInfo(&sql,
-		                 ", written AS (INSERT INTO %s AS t (%s) SELECT %s FROM result r "
-		                 "WHERE " AFTER_REMOVAL
-		                 " AND NOT EXISTS (SELECT FROM %s t WHERE %s AND ROW(%s)::record *= "
-		                 "ROW(%s)::record) ORDER BY %s %s RETURNING 1)",
-		                 target->name, columns, result, target->name, match, existing, result,
-		                 key_order(target), on_key_conflict(target));
+		    "WITH changed AS MATERIALIZED (SELECT r.*, t.tableoid AS relation, t.ctid AS place "
+		    "FROM (SELECT true AS is_result, q.* FROM (%s) q) r FULL JOIN %s t ON %s WHERE "
+		    "r.is_result IS NULL OR t.ctid IS NULL OR ROW(%s)::record *<> ROW(%s)::record)",
+		    query, target->name, key_match_any(target, "t"), existing, result);
+		append_removal(&sql, target,
+		               "SELECT c.relation, c.place FROM changed c WHERE c.is_result IS NULL");
+		appendStringInfo(
+		    &sql,
+		    ", written AS (INSERT INTO %s AS t (%s) SELECT %s FROM changed r WHERE "
+		    "r.is_result AND " AFTER_REMOVAL " ORDER BY %s %s RETURNING 1)",
+		    target->name, columns, result, key_order(target), on_key_conflict(target));
 	}
 	else
 	{
@@ -431,11 +436,11 @@ aggregate_statements(const Stream *stream, const StreamAggregate *aggregate, Oid
 		else
 			append_merge(&merge, stream, aggregate, "");
 		appendStringInfo(&merge, " SELECT 0::bigint, (SELECT rows FROM late)::bigint, %s",
-		                 aggregate->window.kind == WINDOW_SESSION
-		                     ? SESSION_STATE_ROWS_ADDED
-		                     : "(SELECT count(*) FROM merged WHERE is_new)");
+		                 aggregate->window.kind == WINDOW_SESSION ? SESSION_STATE_ROWS_ADDED
+		                                                          : GROUPS_TOUCHED);
 	}
 	statements->merge = merge.data;
+	statements->in_any_order = !stream_aggregate_depends_on_order(aggregate);
 
 	if (stream->mode == MODE_APPEND)
 		statements->write = append_statement(stream, aggregate, target, state_table);

@@ -33,7 +33,14 @@
 #include "utils/timestamp.h"
 #include "watermark.h"
 
-#define MAX_PLANS 5
+#define MAX_PLANS 6
+
+/*
+ * Groups of a batch, of which at least this part of its messages is one: then sorting the messages is cheaper than a
+ * hash table, which does not fit into work_mem, and whose groups have to be sorted for the index.
+ */
+#define SORTED_GROUPS     10000
+#define SORTED_GROUP_PART 0.6
 
 /* plan anew when the target or the state has grown by so much */
 #define PLANNED_SIZE_FACTOR 4
@@ -54,10 +61,15 @@ typedef struct StatementSink
 	int plan_count;
 	SPIPlanPtr newest; /* event time of a batch; NULL without a watermark */
 	SPIPlanPtr merge;
+	SPIPlanPtr
+	    merge_sorted; /* the same without a hash table; NULL where the order of messages counts */
 	SPIPlanPtr write;
 	SPIPlanPtr forget;
 	MemoryContextCallback free_plans;
 } StatementSink;
+
+/* Did the last batch of this process, if it was written?  Outlives the sink, which is made anew as tables grow. */
+static bool has_many_groups = false;
 
 static void
 free_plans(void *argument)
@@ -137,7 +149,7 @@ typedef struct NumbersReceiver
 {
 	DestReceiver receiver; /* must be first */
 	int row_count;
-	int64 numbers[3]; /* see SinkStatements */
+	int64 numbers[4]; /* see SinkStatements */
 } NumbersReceiver;
 
 static bool
@@ -145,7 +157,7 @@ receive_numbers(TupleTableSlot *row, DestReceiver *self)
 {
 	NumbersReceiver *receiver = (NumbersReceiver *) self;
 
-	for (int i = 0; i < lengthof(receiver->numbers); i++)
+	for (int i = 0; i < row->tts_tupleDescriptor->natts; i++)
 	{
 		bool isnull;
 
@@ -155,8 +167,8 @@ receive_numbers(TupleTableSlot *row, DestReceiver *self)
 	return true;
 }
 
-/* Runs one of the statements, and adds its numbers to the batch's. */
-static void
+/* Runs one of the statements, and adds its numbers to the batch's; returns the fourth one, or 0. */
+static int64
 run(const StatementSink *sink, SPIPlanPtr plan, const StreamWatermark *watermark,
     SinkBatch *batch)
 {
@@ -165,7 +177,7 @@ run(const StatementSink *sink, SPIPlanPtr plan, const StreamWatermark *watermark
 	ParamListInfo parameters;
 
 	if (plan == NULL)
-		return;
+		return 0;
 	result.receiver.receiveSlot = receive_numbers;
 	parameters = makeParamList(lengthof(values));
 	for (int i = 0; i < lengthof(values); i++)
@@ -180,6 +192,29 @@ run(const StatementSink *sink, SPIPlanPtr plan, const StreamWatermark *watermark
 	batch->output_rows += result.numbers[0];
 	batch->late_rows += result.numbers[1];
 	batch->state_rows_added += result.numbers[2];
+	return result.numbers[3];
+}
+
+/*
+ * Puts the messages into the state.  After an attempt that has failed it is the hash table that takes
+ * them as they come: then the scan is at the message that is to blame.
+ */
+static void
+merge(StatementSink *sink, const StreamWatermark *watermark, SinkBatch *batch)
+{
+	bool sorts = has_many_groups && sink->merge_sorted != NULL;
+	int guc_nest_level = NewGUCNestLevel();
+	int64 groups;
+
+	has_many_groups = false;
+	/* when it is planned, which may be anew */
+	if (sorts)
+		(void) set_config_option("enable_hashagg", "off", PGC_USERSET, PGC_S_SESSION,
+		                         GUC_ACTION_SAVE, true, 0, false);
+	groups = run(sink, sorts ? sink->merge_sorted : sink->merge, watermark, batch);
+	AtEOXact_GUC(true, guc_nest_level);
+	has_many_groups =
+	    groups >= SORTED_GROUPS && groups >= SORTED_GROUP_PART * batch->messages->count;
 }
 
 /*
@@ -194,7 +229,7 @@ write_closed_windows(const StatementSink *sink, const StreamWatermark *watermark
 
 	PG_TRY();
 	{
-		run(sink, sink->write, watermark, batch);
+		(void) run(sink, sink->write, watermark, batch);
 	}
 	PG_CATCH();
 	{
@@ -248,12 +283,12 @@ statement_sink_write(Sink *self, SinkBatch *batch)
 	check_privileges(sink);
 	topic_scan_set_batch(batch->messages);
 	if (has_data)
-		run(sink, sink->merge, &watermark, batch);
+		merge(sink, &watermark, batch);
 	if (sink->stream->mode == MODE_APPEND && sink->waits_for_watermark)
 		write_closed_windows(sink, &watermark, batch);
 	else
-		run(sink, sink->write, &watermark, batch);
-	run(sink, sink->forget, &watermark, batch);
+		(void) run(sink, sink->write, &watermark, batch);
+	(void) run(sink, sink->forget, &watermark, batch);
 	if (sink->newest != NULL)
 	{
 		watermark.late_rows += batch->late_rows;
@@ -326,6 +361,8 @@ statement_sink_create(const Stream *stream, Oid topic_table, const SinkStatement
 	sink->planned_state_size = Max(table_size(stream_state_find(stream)), 4);
 	SPI_connect();
 	sink->merge = prepare(sink, statements->merge);
+	if (statements->in_any_order)
+		sink->merge_sorted = prepare(sink, statements->merge);
 	sink->write = prepare(sink, statements->write);
 	sink->forget = prepare(sink, statements->forget);
 	if (stream->watermark_column != NULL)

@@ -18,9 +18,13 @@
  */
 typedef struct SinkStatements
 {
-	char *merge;  /* puts a batch into the state */
+	/* puts a batch into the state; a fourth bigint, if there is one: how many groups it has touched */
+	char *merge;
 	char *write;  /* writes to the target what the state has for it */
 	char *forget; /* removes what is done with from the state */
+
+	/* may "merge" take the rows of a batch in any order? */
+	bool in_any_order;
 } SinkStatements;
 
 /*

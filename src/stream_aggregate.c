@@ -13,6 +13,7 @@
 #include "stream_aggregate.h"
 
 #include "access/relation.h"
+#include "access/transam.h"
 #include "aggregate_state.h"
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_collation.h"
@@ -58,6 +59,37 @@ stream_aggregate_find_call(const StreamAggregate *aggregate, Aggref *call)
 			return foreach_current_index(cell);
 	}
 	return -1;
+}
+
+/* Is an aggregate known to be exact, and the same for its arguments in any order? */
+static bool
+takes_any_order(const Aggref *call)
+{
+	static const char *const names[] = {"count",   "sum",      "avg",     "min",
+	                                    "max",     "bool_and", "bool_or", "every",
+	                                    "bit_and", "bit_or",   "bit_xor"};
+	char *name = get_func_name(call->aggfnoid);
+	ListCell *cell;
+
+	/* sums of these depend on it in their last digits */
+	foreach (cell, call->aggargtypes)
+		if (lfirst_oid(cell) == FLOAT4OID || lfirst_oid(cell) == FLOAT8OID)
+			return false;
+	for (int i = 0; i < lengthof(names); i++)
+		if (call->aggfnoid < FirstUnpinnedObjectId && strcmp(name, names[i]) == 0)
+			return true;
+	return false;
+}
+
+bool
+stream_aggregate_depends_on_order(const StreamAggregate *aggregate)
+{
+	ListCell *cell;
+
+	foreach (cell, aggregate->aggregates)
+		if (!takes_any_order(((GroupAggregate *) lfirst(cell))->call))
+			return true;
+	return false;
 }
 
 /* A group's equality must be that of the state table's unique index. */

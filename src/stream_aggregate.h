@@ -61,6 +61,9 @@ extern StreamAggregate *stream_aggregate_load(const Stream *stream, Oid topic_ta
 extern int stream_aggregate_find_key(const StreamAggregate *aggregate, Node *expression);
 extern int stream_aggregate_find_call(const StreamAggregate *aggregate, Aggref *call);
 
+/* May a group have another result when its rows come in another order? */
+extern bool stream_aggregate_depends_on_order(const StreamAggregate *aggregate);
+
 /*
  * The query of a batch: k1 ... (a constant, without GROUP BY), the states a1 ... of the
  * batch's rows, and, with a window, their number as input_rows.

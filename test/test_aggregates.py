@@ -335,6 +335,16 @@ def test_a_target_with_another_collation(db, topic, mode, having, constraint):
         check(db, query)
 
 
+@pytest.mark.parametrize("index", ["customer", 'customer COLLATE "C"', "customer text_pattern_ops", "customer DESC NULLS FIRST"])
+def test_complete_mode_over_any_unique_index(db, topic, index):
+    query = "SELECT customer, count(*) AS n FROM topic WHERE customer IS NOT NULL GROUP BY customer"
+    prepare(db, topic, query, f"CREATE TABLE target (customer text NOT NULL, n bigint); CREATE UNIQUE INDEX ON target ({index})", "complete")
+    for first in (1, 101, 201):
+        produce(topic, orders(100, first))
+        check(db, query)
+        db.run("INSERT INTO target VALUES ('nobody', 0); DELETE FROM target WHERE customer = (SELECT min(customer) FROM target); UPDATE target SET n = n + 1 WHERE n % 2 = 0")
+
+
 @pytest.mark.parametrize("mode", ["update", "complete"])
 def test_a_target_with_rules_is_refused(db, topic, mode):
     with error("target \"target\" has rules", detail="rewrite the statements", hint="triggers", sqlstate="0A000"):
