@@ -427,6 +427,17 @@ SELECT grp, kafka.final_value('sum(int)', kafka.partial_state('sum(int)', x), NU
   FROM (VALUES (1, 1), (1, 2), (2, 3)) t (grp, x) GROUP BY ROLLUP (grp) ORDER BY grp;
 SELECT i, (SELECT kafka.final_value('sum(int)', kafka.partial_state('sum(int)', x), NULL::bigint) FROM generate_series(1, i) x) FROM generate_series(0, 3) i;
 
+-- rows are compared byte for byte: what is equal may differ, and nulls are the same
+SELECT kafka.rows_differ(1, 1) AS same, kafka.rows_differ(1, 2) AS other, kafka.rows_differ(1.0, 1.00) AS scale,
+       kafka.rows_differ(NULL::int, NULL::int) AS nulls, kafka.rows_differ(NULL::int, 0) AS one_null,
+       kafka.rows_differ(1, 1, 'a'::text, 'a'::text, '{}'::json, '{}'::json) AS of_any_type, kafka.rows_differ('0'::float8, '-0'::float8) AS zeros,
+       kafka.rows_differ(1, 1, 'a'::text, 'b'::text) AS second, kafka.rows_differ((-1)::int2, (-1)::int2, 4294967295::oid, (-1)::int::oid) AS short;
+SELECT kafka.rows_differ(long.a, repeat('x', 100000)) AS toasted, kafka.rows_differ(long.a, repeat('x', 99999)) AS shorter
+FROM (VALUES (repeat('x', 100000))) long (a);
+SELECT kafka.rows_differ(1, 2, 3);
+SELECT kafka.rows_differ(1, 1, 1, 1::bigint);
+SELECT kafka.rows_differ(VARIADIC ARRAY[1, 2]);
+
 SET client_min_messages = warning;
 DROP SCHEMA aggregate_state CASCADE;
 DROP ROLE regress_state_user;

@@ -398,6 +398,11 @@ CREATE FUNCTION kafka.final_value(aggregate regprocedure, state bytea, result an
 COMMENT ON FUNCTION kafka.final_value(regprocedure, bytea, anyelement) IS
     'the value of an aggregate from its state; the third argument gives the type: kafka.final_value(''sum(numeric)'', state, NULL::numeric)';
 
+CREATE FUNCTION kafka.rows_differ(VARIADIC "any") RETURNS boolean
+    AS 'MODULE_PATHNAME', 'kafka_rows_differ' LANGUAGE C IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION kafka.rows_differ(VARIADIC "any") IS
+    'are two rows different, byte for byte? The columns come in pairs: kafka.rows_differ(t.a, r.a, t.b, r.b); a null is the same as another';
+
 ---------------------------------------------------------------------------
 -- Windows of event time
 ---------------------------------------------------------------------------

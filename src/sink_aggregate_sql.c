@@ -5,7 +5,7 @@
  *
  * The state table is the row type "s" of all expressions: its columns k1 ... are what is
  * grouped by, a1 ... states of aggregates.  In a result, c1 ... are the output columns.
- * Rows are compared as images (*=), which needs nothing of the columns' types and
+ * Rows are compared as images (row_image.c), which needs nothing of the columns' types and
  * sees what = does not, such as a numeric's scale.
  *
  * What is written is written in the order of the keys, so that streams with
@@ -23,6 +23,7 @@
 #include "aggregate_target.h"
 #include "catalog/pg_inherits.h"
 #include "lib/stringinfo.h"
+#include "row_image.h"
 #include "sink_aggregate_sessions.h"
 #include "stream_query.h"
 #include "stream_state.h"
@@ -90,6 +91,31 @@ static char *
 result_columns(const AggregateTarget *target, const char *prefix, bool keys_only)
 {
 	return column_list(target, true, prefix, keys_only);
+}
+
+/* Is a row "t" of the target, whose keys are the same, another than "other": a result, or of the target's columns? */
+static char *
+rows_differ(const AggregateTarget *target, const char *other, bool is_result)
+{
+	StringInfoData text;
+	List *existing = NIL;
+	List *wanted = NIL;
+	ListCell *cell;
+
+	foreach (cell, target->columns)
+	{
+		TargetColumn *column = lfirst(cell);
+
+		if (column->is_key)
+			continue;
+		existing = lappend(existing, psprintf("t.%s", column->name));
+		wanted = lappend(wanted,
+		                 is_result ? psprintf("%s.c%d", other, foreach_current_index(cell) + 1)
+		                           : psprintf("%s.%s", other, column->name));
+	}
+	initStringInfo(&text);
+	append_rows_differ(&text, existing, wanted);
+	return text.data;
 }
 
 /* The keys of a result in the order of the target's columns, whatever the query's is. */
@@ -238,11 +264,9 @@ on_key_conflict(const AggregateTarget *target)
 	}
 	if (assignments.len == 0)
 		return psprintf("ON CONFLICT (%s) DO NOTHING", target_columns(target, "", true));
-	return psprintf("ON CONFLICT (%s) DO UPDATE SET %s "
-	                "WHERE ROW(%s)::record *<> ROW(%s)::record",
+	return psprintf("ON CONFLICT (%s) DO UPDATE SET %s WHERE %s",
 	                target_columns(target, "", true), assignments.data,
-	                target_columns(target, "t.", false),
-	                target_columns(target, "excluded.", false));
+	                rows_differ(target, "excluded", false));
 }
 
 /* --- the statements --- */
@@ -351,8 +375,8 @@ difference_statement(const Stream *stream, const StreamAggregate *aggregate,
 		    &sql,
 		    "WITH changed AS MATERIALIZED (SELECT r.*, t.tableoid AS relation, t.ctid AS place "
 		    "FROM (SELECT true AS is_result, q.* FROM (%s) q) r FULL JOIN %s t ON %s WHERE "
-		    "r.is_result IS NULL OR t.ctid IS NULL OR ROW(%s)::record *<> ROW(%s)::record)",
-		    query, target->name, key_match_any(target, "t"), existing, result);
+		    "r.is_result IS NULL OR t.ctid IS NULL OR %s)",
+		    query, target->name, key_match_any(target, "t"), rows_differ(target, "r", true));
 		append_removal(&sql, target,
 		               "SELECT c.relation, c.place FROM changed c WHERE c.is_result IS NULL");
 		appendStringInfo(

@@ -12,11 +12,9 @@
 
 #include "upsert_target.h"
 
-#include "access/transam.h"
 #include "lib/stringinfo.h"
+#include "row_image.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/typcache.h"
 
 static void
 append_columns(StringInfo text, const UpsertTarget *target, const char *prefix, bool with_key)
@@ -54,39 +52,23 @@ append_key_condition(StringInfo text, const UpsertTarget *target, const char *ot
 	}
 }
 
-/* Has the type an equality that is found whatever search_path is? */
-static bool
-has_equality(Oid type)
-{
-	Oid base_type = getBaseType(type);
-
-	return base_type < FirstNormalObjectId && !type_is_rowtype(base_type) &&
-	       OidIsValid(lookup_type_cache(base_type, TYPECACHE_EQ_OPR)->eq_opr);
-}
-
-/*
- * Would the update change anything?  Images decide, not equality: the table shall
- * show what the last message said, be it equal or not (1.0 and 1.00), and not
- * all types have equality.  But values that are not equal are found faster.
- */
+/* Would the update change anything? */
 static void
 append_change_condition(StringInfo text, const UpsertTarget *target)
 {
-	appendStringInfoChar(text, '(');
+	List *existing = NIL;
+	List *excluded = NIL;
+
 	for (int i = 0; i < target->column_count; i++)
 	{
 		const char *name = quote_identifier(target->column_names[i]);
 
-		if (!upsert_target_is_key(target, i) &&
-		    has_equality(TupleDescAttr(target->row_type, i)->atttypid))
-			appendStringInfo(text, "target.%s IS DISTINCT FROM excluded.%s OR ", name, name);
+		if (upsert_target_is_key(target, i))
+			continue;
+		existing = lappend(existing, psprintf("target.%s", name));
+		excluded = lappend(excluded, psprintf("excluded.%s", name));
 	}
-	/* the casts keep the parser from comparing column by column */
-	appendStringInfoString(text, "ROW(");
-	append_columns(text, target, "target.", false);
-	appendStringInfoString(text, ")::record OPERATOR(pg_catalog.*<>) ROW(");
-	append_columns(text, target, "excluded.", false);
-	appendStringInfoString(text, ")::record)");
+	append_rows_differ(text, existing, excluded);
 }
 
 char *
