@@ -61,8 +61,7 @@ typedef struct StatementSink
 	int plan_count;
 	SPIPlanPtr newest; /* event time of a batch; NULL without a watermark */
 	SPIPlanPtr merge;
-	SPIPlanPtr
-	    merge_sorted; /* the same without a hash table; NULL where the order of messages counts */
+	SPIPlanPtr merge_sorted; /* without a hash table; NULL where the order of messages counts */
 	SPIPlanPtr write;
 	SPIPlanPtr forget;
 	MemoryContextCallback free_plans;
