@@ -16,6 +16,7 @@
 #include "access/relation.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
@@ -76,6 +77,14 @@ index_agrees_with_columns(const AggregateTarget *target, HeapTuple tuple)
 	return true;
 }
 
+/* An index of a parent says nothing about the rows of its children, which are the target's, too. */
+static bool
+has_children(Relation relation)
+{
+	return relation->rd_rel->relkind == RELKIND_RELATION &&
+	       has_subclass(RelationGetRelid(relation));
+}
+
 /*
  * Is there a unique index on exactly these columns, with at most one row per key?  agreeing: whose
  * keys are those that "=" tells apart, so that a join by them finds one row.
@@ -105,7 +114,8 @@ has_key_index(const AggregateTarget *target, const List *attnums, bool agreeing)
 
 			for (int i = 0; i < index->indnkeyatts; i++)
 				all = all && list_member_int(attnums, index->indkey.values[i]);
-			found = found || (all && (!agreeing || index_agrees_with_columns(target, tuple)));
+			found = found || (all && (!agreeing || (index_agrees_with_columns(target, tuple) &&
+			                                        !has_children(target->relation))));
 		}
 		ReleaseSysCache(tuple);
 	}

@@ -345,6 +345,16 @@ def test_complete_mode_over_any_unique_index(db, topic, index):
         db.run("INSERT INTO target VALUES ('nobody', 0); DELETE FROM target WHERE customer = (SELECT min(customer) FROM target); UPDATE target SET n = n + 1 WHERE n % 2 = 0")
 
 
+def test_complete_mode_over_a_table_with_children(db, topic):
+    """Their rows are the target's too, and no index of the parent keeps keys apart from them."""
+    query = "SELECT customer, count(*) AS n FROM topic WHERE customer IS NOT NULL GROUP BY customer"
+    prepare(db, topic, query, "CREATE TABLE target (customer text PRIMARY KEY, n bigint); CREATE TABLE child () INHERITS (target)", "complete")
+    for first in (1, 101, 201):
+        produce(topic, orders(100, first))
+        check(db, query)
+        db.run("INSERT INTO child SELECT customer, -n FROM target; INSERT INTO child VALUES ('nobody', 0); UPDATE ONLY target SET n = n + 1 WHERE n % 2 = 0")
+
+
 @pytest.mark.parametrize("mode", ["update", "complete"])
 def test_a_target_with_rules_is_refused(db, topic, mode):
     with error("target \"target\" has rules", detail="rewrite the statements", hint="triggers", sqlstate="0A000"):
