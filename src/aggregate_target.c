@@ -14,12 +14,11 @@
 
 #include "access/genam.h"
 #include "access/relation.h"
-#include "catalog/pg_am.h"
+#include "access/stratnum.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
-#include "commands/defrem.h"
 #include "lib/stringinfo.h"
 #include "stream_query.h"
 #include "utils/builtins.h"
@@ -51,6 +50,15 @@ column_keeps_key(const GroupKey *key, Form_pg_attribute attribute)
 	return type == key_type;
 }
 
+/* Do two collations call the same strings equal?  All deterministic ones do. */
+static bool
+same_equality(Oid one, Oid other)
+{
+	return one == other ||
+	       (OidIsValid(one) && OidIsValid(other) && get_collation_isdeterministic(one) &&
+	        get_collation_isdeterministic(other));
+}
+
 /* Does an index tell rows apart as "=" tells its columns, by which a full join is possible? */
 static bool
 index_agrees_with_columns(const AggregateTarget *target, HeapTuple tuple)
@@ -66,11 +74,13 @@ index_agrees_with_columns(const AggregateTarget *target, HeapTuple tuple)
 	{
 		Form_pg_attribute column =
 		    TupleDescAttr(RelationGetDescr(target->relation), index->indkey.values[i] - 1);
-		Oid class = GetDefaultOpClass(column->atttypid, BTREE_AM_OID);
+		Oid class = classes->values[i];
+		Oid type = get_opclass_input_type(class);
 		Oid equality = lookup_type_cache(column->atttypid, TYPECACHE_EQ_OPR)->eq_opr;
 
-		if (collations->values[i] != column->attcollation || !OidIsValid(class) ||
-		    get_opclass_family(classes->values[i]) != get_opclass_family(class) ||
+		if (!same_equality(collations->values[i], column->attcollation) ||
+		    get_opfamily_member(get_opclass_family(class), type, type, BTEqualStrategyNumber) !=
+		        equality ||
 		    !op_mergejoinable(equality, column->atttypid))
 			return false;
 	}
@@ -86,37 +96,38 @@ has_children(Relation relation)
 }
 
 /*
- * Is there a unique index on exactly these columns, with at most one row per key?  agreeing: whose
- * keys are those that "=" tells apart, so that a join by them finds one row.
+ * The columns, in its order, of a unique index on exactly these, with at most one row per key; NIL: there is none.
+ * agreeing: one whose keys are those that "=" tells apart, so that a join by them finds one row.
  */
-static bool
-has_key_index(const AggregateTarget *target, const List *attnums, bool agreeing)
+static List *
+find_key_index(const AggregateTarget *target, const List *attnums, bool agreeing)
 {
-	bool found = false;
+	List *found = NIL;
 	List *indexes = RelationGetIndexList(target->relation);
 	ListCell *cell;
 
+	if (agreeing && has_children(target->relation))
+		return NIL;
 	foreach (cell, indexes)
 	{
 		HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(cell)));
 		Form_pg_index index;
+		List *columns = NIL;
 
 		if (!HeapTupleIsValid(tuple))
 			elog(ERROR, "cache lookup failed for index %u", lfirst_oid(cell));
 		index = (Form_pg_index) GETSTRUCT(tuple);
-		if (index->indisunique && index->indimmediate && index->indisvalid &&
+		for (int i = 0; i < index->indnkeyatts; i++)
+			if (list_member_int(attnums, index->indkey.values[i]))
+				columns = list_append_unique_int(columns, index->indkey.values[i]);
+		if (found == NIL && index->indisunique && index->indimmediate && index->indisvalid &&
 		    index->indnkeyatts == list_length(attnums) &&
+		    list_length(columns) == list_length(attnums) &&
 		    heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
 		    heap_attisnull(tuple, Anum_pg_index_indexprs, NULL) &&
-		    (target->keys_not_null || index->indnullsnotdistinct))
-		{
-			bool all = true;
-
-			for (int i = 0; i < index->indnkeyatts; i++)
-				all = all && list_member_int(attnums, index->indkey.values[i]);
-			found = found || (all && (!agreeing || (index_agrees_with_columns(target, tuple) &&
-			                                        !has_children(target->relation))));
-		}
+		    (target->keys_not_null || index->indnullsnotdistinct) &&
+		    (!agreeing || index_agrees_with_columns(target, tuple)))
+			found = columns;
 		ReleaseSysCache(tuple);
 	}
 	list_free(indexes);
@@ -171,8 +182,9 @@ find_target_keys(AggregateTarget *target, const StreamAggregate *aggregate, bool
 		attnums = list_append_unique_int(attnums, column->attribute->attnum);
 		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", column->name);
 	}
-	target->by_key = kept && attnums != NIL && has_key_index(target, attnums, !required);
-	if (required && !target->by_key)
+	if (kept && attnums != NIL)
+		target->key_index = find_key_index(target, attnums, !required);
+	if (required && target->key_index == NIL)
 		ereport(ERROR,
 		        (errcode(ERRCODE_INVALID_TABLE_DEFINITION),
 		         errmsg("target \"%s\" has no unique index on what the query groups by",

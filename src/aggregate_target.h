@@ -28,7 +28,8 @@ typedef struct AggregateTarget
 	Relation relation;
 	char *name;    /* qualified and quoted */
 	List *columns; /* of TargetColumn *: c1 ... of a result */
-	bool by_key;   /* a unique index tells rows by the columns that are keys */
+	/* the keys, as attribute numbers in the order of a unique index that tells rows by them; NIL: none does */
+	List *key_index;
 	bool keys_not_null;
 } AggregateTarget;
 

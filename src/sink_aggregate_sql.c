@@ -118,21 +118,23 @@ rows_differ(const AggregateTarget *target, const char *other, bool is_result)
 	return text.data;
 }
 
-/* The keys of a result in the order of the target's columns, whatever the query's is. */
+/* The keys of a result in the order of the target's index, as upserts have them, whatever the query's is. */
 static char *
 key_order(const AggregateTarget *target)
 {
 	StringInfoData list;
-	ListCell *cell;
+	ListCell *key;
 
 	initStringInfo(&list);
-	for (int attnum = 1; attnum <= RelationGetNumberOfAttributes(target->relation); attnum++)
+	foreach (key, target->key_index)
 	{
+		ListCell *cell;
+
 		foreach (cell, target->columns)
 		{
 			TargetColumn *column = lfirst(cell);
 
-			if (column->is_key && column->attribute->attnum == attnum)
+			if (column->is_key && column->attribute->attnum == lfirst_int(key))
 				appendStringInfo(&list, "%sr.c%d", list.len > 0 ? ", " : "",
 				                 foreach_current_index(cell) + 1);
 		}
@@ -368,7 +370,7 @@ difference_statement(const Stream *stream, const StreamAggregate *aggregate,
 	char *existing = target_columns(target, "t.", false);
 
 	initStringInfo(&sql);
-	if (target->by_key)
+	if (target->key_index != NIL)
 	{
 		/* one pass over both; what is the same, mostly nearly all, is not kept */
 		appendStringInfo(

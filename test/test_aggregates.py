@@ -345,6 +345,20 @@ def test_complete_mode_over_any_unique_index(db, topic, index):
         db.run("INSERT INTO target VALUES ('nobody', 0); DELETE FROM target WHERE customer = (SELECT min(customer) FROM target); UPDATE target SET n = n + 1 WHERE n % 2 = 0")
 
 
+@pytest.mark.parametrize("index", ["customer", 'customer COLLATE "POSIX"', "customer text_pattern_ops", "customer DESC"])
+def test_complete_mode_leaves_other_columns_alone(db, topic, index):
+    """A row that changes is updated, whatever order its unique index has."""
+    query = "SELECT customer, count(*) AS n FROM topic WHERE customer IS NOT NULL GROUP BY customer"
+    prepare(db, topic, query, f"CREATE TABLE target (customer text NOT NULL, n bigint, note text DEFAULT 'new'); CREATE UNIQUE INDEX ON target ({index})",
+            "complete")
+    produce(topic, orders(100))
+    check(db, query)
+    db.run("UPDATE target SET note = 'mine'")
+    produce(topic, orders(100, 101))
+    check(db, query)
+    assert set(db.column("SELECT note FROM target")) == {"mine"}
+
+
 def test_complete_mode_over_a_table_with_children(db, topic):
     """Their rows are the target's too, and no index of the parent keeps keys apart from them."""
     query = "SELECT customer, count(*) AS n FROM topic WHERE customer IS NOT NULL GROUP BY customer"

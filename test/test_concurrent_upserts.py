@@ -128,3 +128,23 @@ def test_while_others_write_the_same_keys(db, topic):
     produce(topic, *((key, {"name": "last", "amount": key}) for key in range(400)))
     assert_upserted(db, topic)
     assert_indexes_agree(db)
+
+
+@pytest.mark.parametrize("index", ["b DESC, a", "a DESC, b"])
+def test_upserts_and_an_aggregation_in_one_table(db, new_topic, index):
+    """Both write in the order of the index: they wait for each other, and no more."""
+    topic = new_topic(1)
+    db.create_topic_table(topic, "a int, b int, v bigint")
+    db.run(f"CREATE TABLE target (a int NOT NULL, b int NOT NULL, v bigint, n bigint); CREATE UNIQUE INDEX ON target ({index})")
+    db.create_stream("upserts", query="SELECT a, b, v FROM topic", mode="update", key_columns=["a", "b"], max_offsets_per_trigger=5000, start=False)
+    db.create_stream("counts", query="SELECT a, b, count(*) AS n FROM topic GROUP BY a, b", mode="update", max_offsets_per_trigger=6000, start=False)
+    generator = random.Random(1)
+    topic.produce_all({"value": {"a": generator.randrange(80), "b": generator.randrange(60), "v": number}} for number in range(60_000))
+    for stream in ("upserts", "counts"):
+        db.call("start_stream", stream)
+    for stream in ("upserts", "counts"):
+        db.process_all_available(stream, timeout="60 s")
+    wanted = "SELECT a, b, (array_agg(v ORDER BY o DESC))[1], count(*) FROM all_messages GROUP BY a, b"
+    db.create_topic_table(topic, "a int, b int, v bigint, o bigint OPTIONS (metadata 'offset')", name="all_messages")
+    assert db.run(f"(TABLE target EXCEPT ALL {wanted}) UNION ALL ({wanted} EXCEPT ALL TABLE target)") == []
+    assert [db.status(stream).last_error for stream in ("upserts", "counts")] == [None, None]
