@@ -87,14 +87,6 @@ index_agrees_with_columns(const AggregateTarget *target, HeapTuple tuple)
 	return true;
 }
 
-/* An index of a parent says nothing about the rows of its children, which are the target's, too. */
-static bool
-has_children(Relation relation)
-{
-	return relation->rd_rel->relkind == RELKIND_RELATION &&
-	       has_subclass(RelationGetRelid(relation));
-}
-
 /*
  * The columns, in its order, of a unique index on exactly these, with at most one row per key; NIL: there is none.
  * agreeing: one whose keys are those that "=" tells apart, so that a join by them finds one row.
@@ -106,7 +98,9 @@ find_key_index(const AggregateTarget *target, const List *attnums, bool agreeing
 	List *indexes = RelationGetIndexList(target->relation);
 	ListCell *cell;
 
-	if (agreeing && has_children(target->relation))
+	/* an index of a parent says nothing about the rows of its children, which are the target's, too */
+	if (agreeing && !target->is_one_table &&
+	    target->relation->rd_rel->relkind == RELKIND_RELATION)
 		return NIL;
 	foreach (cell, indexes)
 	{
@@ -218,6 +212,8 @@ aggregate_target_load(const Stream *stream, const StreamAggregate *aggregate, Oi
 		         errmsg("target \"%s\" has rules", RelationGetRelationName(target->relation)),
 		         errdetail("They would rewrite the statements that find and change its rows."),
 		         errhint("Use triggers instead of rules, or another table as the target.")));
+	target->is_one_table = target->relation->rd_rel->relkind == RELKIND_RELATION &&
+	                       !has_subclass(RelationGetRelid(target->relation));
 	target->name =
 	    quote_qualified_identifier(get_namespace_name(RelationGetNamespace(target->relation)),
 	                               RelationGetRelationName(target->relation));

@@ -31,6 +31,7 @@ typedef struct AggregateTarget
 	/* the keys, as attribute numbers in the order of a unique index that tells rows by them; NIL: none does */
 	List *key_index;
 	bool keys_not_null;
+	bool is_one_table; /* neither partitioned nor with children */
 } AggregateTarget;
 
 /*

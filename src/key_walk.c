@@ -20,7 +20,6 @@
 #include "key_walk.h"
 
 #include "access/stratnum.h"
-#include "access/tableam.h"
 #include "catalog/pg_index.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
@@ -85,6 +84,14 @@ operator_of(Relation index, int column, StrategyNumber strategy)
 	return operator;
 }
 
+void
+key_walk_condition(ScanKey condition, Relation index, int column, StrategyNumber strategy)
+{
+	ScanKeyEntryInitialize(condition, 0, column + 1, strategy, index->rd_opcintype[column],
+	                       index->rd_indcollation[column],
+	                       get_opcode(operator_of(index, column, strategy)), (Datum) 0);
+}
+
 KeyWalk *
 key_walk_begin(Relation relation, Relation index, Snapshot snapshot)
 {
@@ -101,9 +108,7 @@ key_walk_begin(Relation relation, Relation index, Snapshot snapshot)
 		                                       : BTGreaterEqualStrategyNumber;
 		SortSupport order = &walk->order[i];
 
-		ScanKeyEntryInitialize(&walk->entries[i], 0, i + 1, strategy, index->rd_opcintype[i],
-		                       index->rd_indcollation[i],
-		                       get_opcode(operator_of(index, i, strategy)), (Datum) 0);
+		key_walk_condition(&walk->entries[i], index, i, strategy);
 		order->ssup_cxt = CurrentMemoryContext;
 		order->ssup_collation = index->rd_indcollation[i];
 		PrepareSortSupportFromOrderingOp(

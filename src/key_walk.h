@@ -22,6 +22,10 @@ typedef enum KeyWalkResult
 	KEY_WALK_UNSUITABLE /* to be looked up in another way */
 } KeyWalkResult;
 
+/* Makes a condition on a column of a B-tree index, 0 for the first; its argument is set later. */
+extern void key_walk_condition(ScanKey condition, Relation index, int column,
+                               StrategyNumber strategy);
+
 /*
  * Begins to look up rows of "relation" by all columns of "index", a B-tree.  The snapshot must not be one of those
  * that MVCC goes by: it keeps the page of the index where the walk stands pinned, so that places in it stay valid.

@@ -27,7 +27,6 @@
 #include "key_walk.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -45,7 +44,7 @@ struct KeyedRows
 	Relation index;
 	List *index_ids; /* the one, as the executor wants it */
 	IndexScanDesc scan;
-	KeyWalk *walk; /* NULL: not where more than a row of the batch may have to be waited for */
+	KeyWalk *walk; /* NULL where an insertion may wait, see has_other_unique_index() */
 	SnapshotData snapshot;
 	bool nulls_are_equal;
 	int key_count;
@@ -106,18 +105,7 @@ keyed_rows_begin(ResultRelInfo *table, Oid index_id, EState *estate, bool ours_a
 	rows->nulls_are_equal = rows->index->rd_index->indnullsnotdistinct;
 	rows->key_count = rows->index->rd_index->indnkeyatts;
 	for (int i = 0; i < rows->key_count; i++)
-	{
-		Oid type = rows->index->rd_opcintype[i];
-		Oid operator=
-		    get_opfamily_member(rows->index->rd_opfamily[i], type, type, BTEqualStrategyNumber);
-
-		if (!OidIsValid(operator))
-			elog(ERROR, "operator %d of family %u for type %u is missing",
-			     BTEqualStrategyNumber, rows->index->rd_opfamily[i], type);
-		ScanKeyEntryInitialize(&rows->keys[i], 0, i + 1, BTEqualStrategyNumber, type,
-		                       rows->index->rd_indcollation[i], get_opcode(operator),
-		                       (Datum) 0);
-	}
+		key_walk_condition(&rows->keys[i], rows->index, i, BTEqualStrategyNumber);
 	/* also what others have not committed yet, as an insertion would meet it */
 	InitDirtySnapshot(rows->snapshot);
 	rows->scan =

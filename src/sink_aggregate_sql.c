@@ -21,7 +21,6 @@
 
 #include "access/relation.h"
 #include "aggregate_target.h"
-#include "catalog/pg_inherits.h"
 #include "lib/stringinfo.h"
 #include "row_image.h"
 #include "sink_aggregate_sessions.h"
@@ -235,8 +234,7 @@ find_rows_to_remove(const AggregateTarget *target)
 static void
 append_removal(StringInfo sql, const AggregateTarget *target, const char *places)
 {
-	if (target->relation->rd_rel->relkind == RELKIND_RELATION &&
-	    !has_subclass(RelationGetRelid(target->relation)))
+	if (target->is_one_table)
 		appendStringInfo(sql,
 		                 ", removed AS (DELETE FROM %s t WHERE t.ctid = ANY (ARRAY("
 		                 "SELECT p.place FROM (%s) p)) RETURNING 1)",

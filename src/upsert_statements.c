@@ -17,18 +17,11 @@
 #include "utils/builtins.h"
 
 static void
-append_columns(StringInfo text, const UpsertTarget *target, const char *prefix, bool with_key)
+append_columns(StringInfo text, const UpsertTarget *target)
 {
-	const char *separator = "";
-
 	for (int i = 0; i < target->column_count; i++)
-	{
-		if (!with_key && upsert_target_is_key(target, i))
-			continue;
-		appendStringInfo(text, "%s%s%s", separator, prefix,
+		appendStringInfo(text, "%s%s", i > 0 ? ", " : "",
 		                 quote_identifier(target->column_names[i]));
-		separator = ", ";
-	}
 }
 
 static void
@@ -79,9 +72,9 @@ upsert_target_write_statement(const UpsertTarget *target)
 
 	initStringInfo(&text);
 	appendStringInfo(&text, "INSERT INTO %s AS target (", target->name);
-	append_columns(&text, target, "", true);
+	append_columns(&text, target);
 	appendStringInfoString(&text, ") SELECT ");
-	append_columns(&text, target, "", true);
+	append_columns(&text, target);
 	appendStringInfoString(&text, " FROM " UPSERT_CHANGED_ROWS " ON CONFLICT (");
 	append_keys(&text, target);
 	if (target->key_count == target->column_count)

@@ -1,28 +1,15 @@
 """Other sessions write rows of the target while a stream in mode update does."""
 
-import contextlib
 import random
 import threading
 
 import pytest
 
 from harness.processes import wait_until
-from upserts import assert_upserted, produce, rows, upsert_stream
+from upserts import assert_upserted, in_the_way, produce, rows, upsert_stream
 
 # ON CONFLICT needs the first index; rows must also find their way into the second
 TARGET = "CREATE TABLE target (id bigint PRIMARY KEY, name text, amount numeric); CREATE INDEX ON target (name, amount)"
-
-
-@contextlib.contextmanager
-def in_the_way(db, topic, statement, *changes):
-    """Another session, whose open transaction has run the statement, and for which the stream waits with these changes."""
-    with db.connect() as other:
-        other.execute("BEGIN")
-        other.execute(statement)
-        produce(topic, *changes)
-        wait_until(lambda: other.info.backend_pid in db.value("SELECT pg_blocking_pids(%s)", db.worker_pid()),
-                   what="the stream waits for the other session")
-        yield other
 
 
 def assert_indexes_agree(db):

@@ -7,9 +7,7 @@ import uuid
 
 import pytest
 
-from harness.processes import wait_until
-from test_concurrent_upserts import assert_indexes_agree, in_the_way
-from upserts import assert_upserted, produce, upsert_stream
+from upserts import assert_upserted, in_the_way, produce, upsert_stream
 
 # columns of the key, the index on it, and the key of a number as JSON has it
 KEYS = {

@@ -1,7 +1,10 @@
 """Streams that insert or update by key, changes for them, and what must come of these."""
 
+import contextlib
 import json
 import random
+
+from harness.processes import wait_until
 
 COLUMNS = "id bigint OPTIONS (key 'true'), name text, amount numeric"
 TARGET = "CREATE TABLE target (id bigint PRIMARY KEY, name text, amount numeric)"
@@ -47,3 +50,15 @@ def random_changes(count, keys, deletes=0.2, seed=1):
         key = generator.randrange(keys)
         delete = generator.random() < deletes
         yield key, None if delete else {"name": f"v{number}", "amount": number}
+
+
+@contextlib.contextmanager
+def in_the_way(db, topic, statement, *changes):
+    """Another session, whose open transaction has run the statement, and for which the stream waits with these changes."""
+    with db.connect() as other:
+        other.execute("BEGIN")
+        other.execute(statement)
+        produce(topic, *changes)
+        wait_until(lambda: other.info.backend_pid in db.value("SELECT pg_blocking_pids(%s)", db.worker_pid()),
+                   what="the stream waits for the other session")
+        yield other
