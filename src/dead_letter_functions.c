@@ -240,7 +240,7 @@ kafka_retry_dead_letters(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	stream_check_objects(stream);
+	stream_lock_objects(stream);
 	topic_table = stream_query_topic_table(stream->source);
 	topic = topic_schema_load(topic_table)->topic;
 	messages = load_dead_letters(&choice, topic, &count);

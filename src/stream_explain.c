@@ -53,7 +53,7 @@ kafka_explain_stream(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 
 	/* planned as the worker does: as the owner */
-	stream_check_objects(stream);
+	stream_lock_objects(stream);
 	become_owner(stream, &saved);
 	stream_trust_check(stream);
 	topic_table = stream_query_topic_table(stream->source);

@@ -12,8 +12,10 @@
 #include "stream_failure.h"
 
 #include "catalog.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 void
@@ -50,6 +52,9 @@ stream_record_failure(int64 stream_id, const ErrorData *error)
 void
 stream_check_objects(const Stream *stream)
 {
+	/* no vacuum anywhere shall wait with us */
+	InvalidateCatalogSnapshot();
+	LockRelationOid(stream->source, AccessShareLock);
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(stream->owner)))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 		                errmsg("owner of stream \"%s\" does not exist", stream->name),
@@ -68,6 +73,15 @@ stream_check_objects(const Stream *stream)
 		                errdetail("It has been dropped, or was never there."),
 		                errhint("Use kafka.alter_stream to give it another target, then "
 		                        "kafka.start_stream.")));
+}
+
+void
+stream_lock_objects(const Stream *stream)
+{
+	InvalidateCatalogSnapshot();
+	if (OidIsValid(stream->target))
+		LockRelationOid(stream->target, AccessShareLock);
+	stream_check_objects(stream);
 }
 
 void

@@ -16,9 +16,16 @@ extern void stream_record_failure(int64 stream_id, const ErrorData *error);
 
 /*
  * Says by name which of the objects that a stream is made of has been dropped:
- * ERRCODE_UNDEFINED_TABLE, ERRCODE_UNDEFINED_OBJECT.
+ * ERRCODE_UNDEFINED_TABLE, ERRCODE_UNDEFINED_OBJECT.  Waits for who is dropping the source, and keeps it
+ * from being dropped until the transaction ends.
  */
 extern void stream_check_objects(const Stream *stream);
+
+/*
+ * The same for source and target.  Not for those who wait while the stream writes: somebody who wants to
+ * change the target would wait for them, and the stream for him.
+ */
+extern void stream_lock_objects(const Stream *stream);
 
 /* The stream's failure as stored, raised as an error of the caller's. */
 extern void stream_raise_failure(const Stream *stream);

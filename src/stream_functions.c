@@ -165,7 +165,7 @@ kafka_create_stream(PG_FUNCTION_ARGS)
 		CommandCounterIncrement();
 	}
 
-	stream_check_objects(stream);
+	stream_lock_objects(stream);
 	sink_create_objects(stream);
 	CommandCounterIncrement();
 	check_definition(stream);
@@ -196,7 +196,7 @@ kafka_start_stream(PG_FUNCTION_ARGS)
 			PG_RETURN_VOID();
 		}
 		stream = stop_and_lock(name, false, false);
-		stream_check_objects(stream);
+		stream_lock_objects(stream);
 	}
 	else
 	{
@@ -206,7 +206,7 @@ kafka_start_stream(PG_FUNCTION_ARGS)
 		                        .starting_timestamp_strategy = "latest"};
 
 		stream = stop_and_lock(name, false, false);
-		stream_check_objects(stream);
+		stream_lock_objects(stream);
 		pin_start_positions(stream, &options);
 		sink_reset_objects(stream);
 	}
@@ -285,7 +285,7 @@ kafka_alter_stream(PG_FUNCTION_ARGS)
 	stream = stop_and_lock(name, false, false);
 	before = *stream;
 	state_concerned = stream_change_by_arguments(stream, fcinfo);
-	stream_check_objects(stream);
+	stream_lock_objects(stream);
 	if (query != NULL)
 	{
 		if (keeps_watermark_column(&before, stream))
@@ -318,7 +318,7 @@ kafka_alter_stream_owner(PG_FUNCTION_ARGS)
 	stream_change_owner(stream, owner);
 	stream_state_set_owner(stream);
 	CommandCounterIncrement();
-	stream_check_objects(stream);
+	stream_lock_objects(stream);
 	check_definition(stream);
 	if (runs_here(stream))
 		start_at_commit(stream);
@@ -350,7 +350,7 @@ kafka_reset_stream(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("kafka.reset_stream()");
 	stream = stop_and_lock(name, false, false);
-	stream_check_objects(stream);
+	stream_lock_objects(stream);
 	pin_start_positions(stream, &options);
 	sink_reset_objects(stream);
 	tell_of_kept_letters(stream);

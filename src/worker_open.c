@@ -181,7 +181,7 @@ worker_open_stream(StreamRun *run, int64 stream_id, int worker, bool loss_confir
 	pgstat_report_appname(stream->workers == 1
 	                          ? psprintf("kafka_ingest %s", stream->name)
 	                          : psprintf("kafka_ingest %s %d", stream->name, worker));
-	stream_check_objects(stream);
+	stream_lock_objects(stream);
 
 	run->sink_context =
 	    AllocSetContextCreate(run_context, "kafka sink", ALLOCSET_DEFAULT_SIZES);

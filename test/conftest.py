@@ -169,3 +169,4 @@ def pytest_runtest_call(item):
             log.seek(start)
             text = log.read()[-6000:].decode(errors="replace")
         item.add_report_section("call", "PostgreSQL's log", text)
+        item.user_properties.append(("PostgreSQL's log", text))  # for the report that check.py reads

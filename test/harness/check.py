@@ -9,6 +9,7 @@ UndefinedBehaviorSanitizer.
 """
 
 import collections
+import contextlib
 import re
 import subprocess
 import sys
@@ -26,6 +27,7 @@ PYTEST_LIMIT = 90 * 60  # seconds; 20 to 25 minutes are usual
 # Tests mostly wait: two processes share their files, each with servers of its own.
 PARALLEL = ["--numprocesses=2", "--dist=loadfile"]
 FUZZ_SECONDS = 8  # for each target
+SHOWN_LINES = 50  # of a failure and of the log at that time, in the list at the end
 _output = threading.Lock()
 _pytests = []
 
@@ -36,13 +38,24 @@ def say(version, text):
 
 
 class Tally(collections.Counter):
+    def __init__(self):
+        super().__init__()
+        self.failures = []
+
     def passed(self, version, what):
         self["passed"] += 1
         say(version, f"ok       {what}")
 
-    def failed(self, version, what):
+    def failed(self, version, what, detail=""):
+        """detail: why, for the list at the end."""
         self["failed"] += 1
+        self.failures.append((version, what, detail))
         say(version, f"FAILED   {what}")
+
+    def show_failures(self):
+        """Once more, where they are found: what is printed before is long."""
+        for version, what, detail in self.failures:
+            say(version, "\n".join([f"FAILED   {what}", *detail.splitlines()[-2 * SHOWN_LINES:]]))
 
     def line(self):
         text = f"{self['passed']} passed, {self['failed']} failed"
@@ -65,8 +78,7 @@ def check_version(version, run_directory, tally, suites):
     try:
         installation = build.build(version, run_directory, sanitized="sanitize" in suites)
     except build.BuildError as error:
-        tally.failed(version, str(error))
-        paths.show_tail(run_directory.logs / f"build{version}.log", 60)
+        tally.failed(version, str(error), text_of(run_directory.logs / f"build{version}.log"))
         return
     tally.passed(version, "build without warnings")
     if "main" in suites or "sanitize" in suites:
@@ -88,39 +100,47 @@ def run_pg_regress(version, installation, run_directory, tally):
     cluster = Cluster(installation, run_directory, f"regress{version}-server").create().start()
     environment = {"PGHOST": str(cluster.directory), "PGPORT": str(cluster.port), "PGUSER": "postgres"}
     log = run_directory.logs / f"regress{version}.log"
-    try:
+    with contextlib.suppress(subprocess.CalledProcessError):
         build.make(installation, tree, log, "installcheck", environment=environment)
-    except subprocess.CalledProcessError:
-        paths.show_tail(tree / "regression.diffs", 80)
-    count_pg_regress(version, "sql", log, tally)
+    count_pg_regress(version, "sql", log, tree / "regression.diffs", tally)
     if specs.exists():
         log = run_directory.logs / f"isolation{version}.log"
         pgxs = installation.run("pg_config", "--pgxs").stdout.strip().rsplit("/", 2)[0]
         output = run_directory.subdirectory(f"isolation{version}")
         with open(log, "wb") as file:
-            result = subprocess.run(
+            subprocess.run(
                 [f"{pgxs}/test/isolation/pg_isolation_regress", f"--bindir={installation.bin}",
                  f"--inputdir={specs}", f"--outputdir={output}", "--dbname=isolation",
                  *sorted(spec.stem for spec in (specs / "specs").glob("*.spec"))],
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file,
                 env={**environment, **installation.environment(), "PATH": "/usr/bin:/bin"})
-        if result.returncode != 0:
-            paths.show_tail(output / "regression.diffs", 80)
-        count_pg_regress(version, "isolation", log, tally)
+        count_pg_regress(version, "isolation", log, output / "regression.diffs", tally)
     cluster.remove()
 
 
-def count_pg_regress(version, suite, log, tally):
+def text_of(path):
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def count_pg_regress(version, suite, log, differences, tally):
     """Reads the results in both of pg_regress's formats (TAP since 16)."""
     text = log.read_text(errors="replace")
     results = [(good == "ok", name) for good, name in re.findall(r"^(ok|not ok) +\d+ +[-+] (\S+)", text, re.M)]
     results += [(result == "ok", name) for name, result in
                 re.findall(r"^(?:test|   +) *(\S+) +\.\.\. (ok|FAILED)", text, re.M)]
     for good, name in results:
-        (tally.passed if good else tally.failed)(version, f"{suite}/{name}")
+        if good:
+            tally.passed(version, f"{suite}/{name}")
+        else:
+            tally.failed(version, f"{suite}/{name}", differences_of(name, text_of(differences)))
     if not results:
-        tally.failed(version, f"{suite}: pg_regress ran nothing, see {log}")
-        paths.show_tail(log)
+        tally.failed(version, f"{suite}: pg_regress ran nothing", text_of(log))
+
+
+def differences_of(test, text):
+    """The part of regression.diffs that is about one test."""
+    parts = re.split(r"^(?=diff )", text, flags=re.M)
+    return "".join(part for part in parts if f"/{test}.out" in part.split("\n", 1)[0])
 
 
 MAIN = ("pytest", [f"--ignore={paths.TEST / 'faults'}", str(paths.TEST)])
@@ -149,19 +169,19 @@ def run_pytest(version, installation, run_directory, tally, suite):
     process.wait()
     limit.cancel()
     try:
-        suites = ElementTree.parse(report).getroot().iter("testsuite")
-        counts = collections.Counter()
-        for suite in suites:
-            for what in ("tests", "failures", "errors", "skipped"):
-                counts[what] += int(suite.get(what, 0))
+        cases = list(ElementTree.parse(report).getroot().iter("testcase"))
     except (OSError, ElementTree.ParseError):
         tally.failed(version, f"{name} did not finish")
         return
-    bad = counts["failures"] + counts["errors"]
-    tally["failed"] += bad
-    tally["skipped"] += counts["skipped"]
-    tally["passed"] += max(counts["tests"] - bad - counts["skipped"], 0)
-    if process.returncode not in (0, 1) or not counts["tests"]:
+    for case in cases:
+        bad = [element for element in case if element.tag in ("failure", "error")]
+        logs = [section.get("value") for section in case.iter("property")]
+        for element in bad:
+            texts = ["\n".join((text or "").splitlines()[-SHOWN_LINES:]) for text in (element.text, *logs)]
+            tally.failed(version, f"{case.get('classname')}::{case.get('name')} ({element.tag})", "\n".join(texts))
+        if not bad:
+            tally["passed" if case.find("skipped") is None else "skipped"] += 1
+    if process.returncode not in (0, 1) or not cases:
         tally.failed(version, f"{name}: exit status {process.returncode}")
 
 
@@ -172,8 +192,7 @@ def check_speed(run_directory, tally):
         installation = Installation(version, build.directory(run_directory, version))
         ratio = regression.ratio_to_copy(installation, run_directory, lambda text: say(version, text))
     except Exception:
-        traceback.print_exc()
-        tally.failed(version, "speed: the measurement broke off")
+        tally.failed(version, "speed: the measurement broke off", traceback.format_exc())
         return
     what = f"speed: a stream has {ratio:.2f} of COPY's rows/s, at least {regression.FLOOR} is asked"
     (tally.passed if ratio >= regression.FLOOR else tally.failed)(version, what)
@@ -199,8 +218,7 @@ def main():
         try:
             check_version(version, run_directory, tally, suites)
         except Exception:
-            traceback.print_exc()
-            tally.failed(version, "the suite broke off")
+            tally.failed(version, "the suite broke off", traceback.format_exc())
 
     try:
         if "main" in suites:
@@ -217,7 +235,8 @@ def main():
             check_speed(run_directory, tally)
         good = tally["passed"] > 0 and tally["failed"] == 0
         if not good:
-            print(f"logs: {run_directory.keep_logs('check')}", flush=True)
+            tally.show_failures()
+            print(f"logs: {run_directory.keep_logs('check').parent}", flush=True)
     except KeyboardInterrupt:
         tally.failed("--", "interrupted")
         good = False
