@@ -20,7 +20,6 @@
 #define KAFKA_EVENT_TYPES (KAFKA_EVENT_UNAVAILABLE + 1)
 #define TAKE_AT_ONCE      256 /* messages per call of the library */
 #define LOG_LINES_AT_ONCE 16
-#define LOG_LINES_KNOWN   8 /* looked for when one comes again */
 
 /*
  * What librdkafka's callbacks report.  They run on our thread, but inside the
@@ -31,20 +30,11 @@ typedef struct KafkaReports
 	struct
 	{
 		int level; /* as in syslog */
-		int known; /* of the known lines */
+		int known; /* its number among the known lines: see kafka_report.c */
 		char text[512];
 	} log_lines[LOG_LINES_AT_ONCE];
 	int log_line_count;
 	int log_lines_lost;
-
-	/* lines that are not written again for a while; a ring */
-	struct
-	{
-		char start[256]; /* without what differs each time */
-		instr_time written_at;
-		int repeated; /* since then */
-	} known_lines[LOG_LINES_KNOWN];
-	int next_known_line;
 
 	/* events of the whole connection, one of each type, not yet handed out */
 	bool pending[KAFKA_EVENT_TYPES];

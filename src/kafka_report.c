@@ -16,9 +16,20 @@
 #define SYSLOG_WARNING     4
 #define REPEAT_EVENT_AFTER 5000.0  /* ms */
 #define REPEAT_LINE_AFTER  30000.0 /* ms */
+#define LOG_LINES_KNOWN    16      /* looked for when one comes again */
 
 /* ms for which a cause is kept when errors come that say less; the library repeats one every 30 s */
 #define KEEP_CAUSE 35000.0
+
+/* Lines that this process does not write again for a while, whichever consumer they come from; a ring. */
+static struct
+{
+	char server[NAMEDATALEN];
+	char start[256]; /* without what differs each time */
+	instr_time written_at;
+	int repeated; /* since then */
+} known_lines[LOG_LINES_KNOWN];
+static int next_known_line = 0;
 
 char *
 kafka_event_detail(const KafkaEvent *event)
@@ -88,9 +99,9 @@ milliseconds_since(instr_time start)
  * written a short time ago.
  */
 static int
-know_log_line(KafkaReports *reports, const char *facility, const char *text)
+know_log_line(const char *server, const char *facility, const char *text)
 {
-	char start[sizeof(reports->known_lines[0].start)];
+	char start[sizeof(known_lines[0].start)];
 	char *varies;
 	int known;
 
@@ -101,23 +112,25 @@ know_log_line(KafkaReports *reports, const char *facility, const char *text)
 
 	for (known = 0; known < LOG_LINES_KNOWN; known++)
 	{
-		if (strcmp(reports->known_lines[known].start, start) != 0)
+		if (strcmp(known_lines[known].start, start) != 0 ||
+		    strcmp(known_lines[known].server, server) != 0)
 			continue;
-		if (milliseconds_since(reports->known_lines[known].written_at) < REPEAT_LINE_AFTER)
+		if (milliseconds_since(known_lines[known].written_at) < REPEAT_LINE_AFTER)
 		{
-			reports->known_lines[known].repeated++;
+			known_lines[known].repeated++;
 			return -1;
 		}
 		break;
 	}
 	if (known == LOG_LINES_KNOWN)
 	{
-		known = reports->next_known_line;
-		reports->next_known_line = (known + 1) % LOG_LINES_KNOWN;
-		strlcpy(reports->known_lines[known].start, start, sizeof(start));
-		reports->known_lines[known].repeated = 0;
+		known = next_known_line;
+		next_known_line = (known + 1) % LOG_LINES_KNOWN;
+		strlcpy(known_lines[known].server, server, sizeof(known_lines[known].server));
+		strlcpy(known_lines[known].start, start, sizeof(start));
+		known_lines[known].repeated = 0;
 	}
-	INSTR_TIME_SET_CURRENT(reports->known_lines[known].written_at);
+	INSTR_TIME_SET_CURRENT(known_lines[known].written_at);
 	return known;
 }
 
@@ -130,7 +143,7 @@ note_log_line(const rd_kafka_t *client, int level, const char *facility, const c
 
 	if (consumer == NULL)
 		return;
-	known = know_log_line(&consumer->reports, facility, text);
+	known = know_log_line(consumer->server_name, facility, text);
 	if (known < 0)
 		return;
 	if (consumer->reports.log_line_count < LOG_LINES_AT_ONCE)
@@ -230,7 +243,7 @@ kafka_report_serve(KafkaConsumer *consumer)
 	reports->log_lines_lost = 0;
 	for (int i = 0; i < lines; i++)
 	{
-		int *repeated = &reports->known_lines[reports->log_lines[i].known].repeated;
+		int *repeated = &known_lines[reports->log_lines[i].known].repeated;
 		int before = *repeated;
 
 		*repeated = 0;
@@ -259,7 +272,9 @@ kafka_report_all_well(KafkaConsumer *consumer)
 	kafka_peer_forget_refusal(consumer->peer);
 	reports->last_error_text[0] = '\0';
 	memset(reports->handed_out_at, 0, sizeof(reports->handed_out_at));
-	memset(reports->known_lines, 0, sizeof(reports->known_lines));
+	for (int known = 0; known < LOG_LINES_KNOWN; known++)
+		if (strcmp(known_lines[known].server, consumer->server_name) == 0)
+			known_lines[known].start[0] = '\0';
 }
 
 bool

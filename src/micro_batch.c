@@ -273,6 +273,7 @@ write_messages(StreamRun *run, int first, int last, TopicScanBatch *scan)
 	progress.xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	INSTR_TIME_SET_CURRENT(executed);
 
+	progress_batch_commits();
 	CommitTransactionCommand();
 	INSTR_TIME_SET_CURRENT(committed);
 

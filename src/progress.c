@@ -424,6 +424,26 @@ progress_wait_for_change(int64 stream_id, long timeout_ms)
 	                                   Max(Min(timeout_ms, INT_MAX), 0), wait_event);
 }
 
+bool
+progress_commit_is_unreported(int64 stream_id)
+{
+	bool unreported = false;
+
+	LWLockAcquire(progress_shared->lock, LW_SHARED);
+	for (int i = 0; i < progress_max_stream_workers; i++)
+	{
+		StreamSlot *slot = &progress_shared->slots[i];
+
+		if (!slot->in_use || slot->stream_id != stream_id || slot->database_id != MyDatabaseId)
+			continue;
+		SpinLockAcquire(&slot->mutex);
+		unreported |= slot->committing;
+		SpinLockRelease(&slot->mutex);
+	}
+	LWLockRelease(progress_shared->lock);
+	return unreported;
+}
+
 void
 progress_end_wait(void)
 {

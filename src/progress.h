@@ -117,6 +117,7 @@ typedef struct StreamSlot
 	int64 bytes;
 	double rows_per_second; /* decaying, as of rate_at: see progress_rows_per_second() */
 	TimestampTz rate_at;    /* 0: no batch since the worker started */
+	bool committing;        /* a batch may be visible that is not reported yet */
 
 	slock_t mutex;
 } StreamSlot;
@@ -179,6 +180,9 @@ extern bool progress_request_is_pending(int64 stream_id);
  * Raises what progress_require_available() raises.
  */
 extern void progress_wait_for_change(int64 stream_id, long timeout_ms);
+
+/* A commit of the stream may be visible that kafka.stream_progress and kafka.stream_lag don't show yet. */
+extern bool progress_commit_is_unreported(int64 stream_id);
 extern void progress_end_wait(void);
 
 /* --- for the stream worker (progress_worker.c) --- */
@@ -218,6 +222,9 @@ extern void progress_set_backing_off(const ErrorData *error, TimestampTz retry_a
 extern void progress_set_partition(int32 partition, int64 next_offset, int64 low, int64 high,
                                    int64 last_message_ms);
 extern void progress_forget_partitions(void);
+
+/* To be called before the COMMIT of a batch; progress_batch_committed(), or another state, ends it. */
+extern void progress_batch_commits(void);
 
 /* Adds a batch to the recent ones; partitions has batch->partition_count elements. */
 extern void progress_batch_committed(const BatchProgress *batch,

@@ -69,6 +69,7 @@ detach_worker(int code, Datum arg)
 	SpinLockAcquire(&my_slot->mutex);
 	my_slot->state = STREAM_STARTING;
 	my_slot->state_since = now;
+	my_slot->committing = false;
 	SpinLockRelease(&my_slot->mutex);
 	if (unexplained)
 		progress_set_error(my_slot, ERRCODE_OPERATOR_INTERVENTION,
@@ -118,6 +119,7 @@ progress_attach_worker(int slot_index, uint32 generation)
 			SpinLockAcquire(&slot->mutex);
 			slot->state = STREAM_STARTING;
 			slot->state_since = slot->worker_since = GetCurrentTimestamp();
+			slot->committing = false;
 			slot->rows = slot->bytes = 0;
 			slot->rows_per_second = 0;
 			slot->rate_at = 0;
@@ -232,6 +234,7 @@ change_state(StreamState state, TimestampTz retry_at)
 		my_slot->state_since = now;
 	my_slot->state = state;
 	my_slot->retry_at = retry_at;
+	my_slot->committing = false;
 	SpinLockRelease(&my_slot->mutex);
 	announce_change();
 }
@@ -312,6 +315,14 @@ progress_forget_partitions(void)
 }
 
 void
+progress_batch_commits(void)
+{
+	SpinLockAcquire(&my_slot->mutex);
+	my_slot->committing = true;
+	SpinLockRelease(&my_slot->mutex);
+}
+
+void
 progress_batch_committed(const BatchProgress *batch, const BatchPartition *partitions)
 {
 	StreamDetail *detail = my_detail();
@@ -337,6 +348,7 @@ progress_batch_committed(const BatchProgress *batch, const BatchPartition *parti
 	my_slot->rows_per_second =
 	    my_slot->rows_per_second * decay + batch->input_rows / PROGRESS_RATE_SECONDS;
 	my_slot->rate_at = now;
+	my_slot->committing = false;
 	SpinLockRelease(&my_slot->mutex);
 	announce_change();
 }

@@ -80,8 +80,35 @@ stream_lock_objects(const Stream *stream)
 {
 	InvalidateCatalogSnapshot();
 	if (OidIsValid(stream->target))
-		LockRelationOid(stream->target, AccessShareLock);
+		LockRelationOid(stream->target, RowExclusiveLock);
 	stream_check_objects(stream);
+}
+
+static void
+wait_for_relation(Oid relid, LOCKMODE mode)
+{
+	LockRelationOid(relid, mode);
+	UnlockRelationOid(relid, mode);
+}
+
+void
+stream_wait_for_objects(const Stream *stream)
+{
+	InvalidateCatalogSnapshot();
+	wait_for_relation(stream->source, AccessShareLock);
+	if (OidIsValid(stream->target))
+		wait_for_relation(stream->target, RowExclusiveLock);
+}
+
+bool
+stream_try_lock_objects(const Stream *stream)
+{
+	if (!ConditionalLockRelationOid(stream->source, AccessShareLock) ||
+	    (OidIsValid(stream->target) &&
+	     !ConditionalLockRelationOid(stream->target, RowExclusiveLock)))
+		return false;
+	stream_check_objects(stream);
+	return true;
 }
 
 void

@@ -197,7 +197,8 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 
 			if (closing == DT_NOBEGIN)
 				closing = watermark.watermark;
-			if (watermark.previous >= closing)
+			if (watermark.previous >= closing &&
+			    !progress_commit_is_unreported(stream->stream_id))
 				break;
 		}
 		if (stream->failed)

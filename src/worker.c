@@ -241,6 +241,9 @@ run_stream(int64 stream_id, int worker)
 				return RUN_RELOAD;
 			if (gathered)
 			{
+				/* to gather may take a while: the cluster may have been asked about the topic */
+				if (run->stream->trigger_interval_ms > 0)
+					now = GetCurrentTimestamp();
 				set_state(STREAM_RUNNING);
 				if (!micro_batch_run(run))
 					return RUN_FINISHED;

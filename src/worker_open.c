@@ -115,6 +115,7 @@ pass_loss(StreamRun *run, const CheckpointJump *jumps, int count)
 	                     check->topic_id);
 	checkpoint_remove_partitions(stream->name, run->topic, check->partition_count);
 	progress.xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	progress_batch_commits();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(run_context);
 
@@ -181,7 +182,15 @@ worker_open_stream(StreamRun *run, int64 stream_id, int worker, bool loss_confir
 	pgstat_report_appname(stream->workers == 1
 	                          ? psprintf("kafka_ingest %s", stream->name)
 	                          : psprintf("kafka_ingest %s %d", stream->name, worker));
-	stream_lock_objects(stream);
+	if (!stream_try_lock_objects(stream))
+	{
+		/* whoever is in the way may want to drop the extension next: wait without any lock of it */
+		CommitTransactionCommand();
+		StartTransactionCommand();
+		stream_wait_for_objects(stream);
+		CommitTransactionCommand();
+		return OPEN_AGAIN;
+	}
 
 	run->sink_context =
 	    AllocSetContextCreate(run_context, "kafka sink", ALLOCSET_DEFAULT_SIZES);

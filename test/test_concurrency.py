@@ -378,6 +378,25 @@ def test_drop_extension_under_load(db, topic, kafka, drop, query):
     assert_exact(db, topic)
 
 
+def test_drop_extension_while_a_worker_opens(db, topic):
+    """It waits for the target, and holds nothing of the extension that its dropper needs."""
+    db.create_tables(topic)
+    topic.produce_sequence(30)
+    db.create_stream()
+    db.process_all_available()
+    before = db.worker_pid()
+    # were it a deadlock, the dropper would be the victim
+    db.run(f"ALTER DATABASE {db.name} SET deadlock_timeout = '60 s'")
+    with session(db) as first:
+        first.execute("SET deadlock_timeout = '100 ms'; DROP TABLE target")
+        db.run("SELECT pg_terminate_backend(%s)", before)
+        wait_until(lambda: db.value("SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND pid <> %s "
+                                    "AND application_name = 'kafka_ingest s'", before), what="another worker that waits")
+        first.execute("DROP EXTENSION kafka_ingest CASCADE")
+        first.commit()
+    db.wait_for("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kafka_ingest s'", 0)
+
+
 def test_drop_extension_that_is_rolled_back(db, topic):
     db.create_tables(topic)
     db.create_stream()
