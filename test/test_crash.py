@@ -80,6 +80,7 @@ def test_immediate_restart_of_the_server(db, topic, postgres):
 def test_fast_restart_of_the_server(db, topic, postgres):
     start_ingest(db, topic)
     with Observer(db):
+        db.run("CHECKPOINT")  # the one at the end has little to write
         assert postgres.stop("fast") < 5
         postgres.start()
         db.reconnect()
@@ -89,6 +90,7 @@ def test_fast_restart_of_the_server(db, topic, postgres):
 def test_fast_stop_with_the_broker_away(db, topic, postgres, kafka):
     start_ingest(db, topic)
     kafka.suspend()
+    db.run("CHECKPOINT")
     assert postgres.stop("fast") < 5
     postgres.start()
     db.reconnect()

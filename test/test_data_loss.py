@@ -145,8 +145,9 @@ def test_recreated_topic(db, topic, kafka, postgres, running, new_messages, part
     kafka.delete_topic(topic.name)
     if not running:
         db.call("start_stream")
-    status = db.wait_for_state("backing off", timeout=60)
-    assert topic.name in status.last_error and "is not there" in status.last_error
+    # before that, fetches may fail while the broker deletes it
+    status = wait_until(lambda: next((now for now in [db.status()] if "is not there" in (now.last_error or "")), None), timeout=60)
+    assert topic.name in status.last_error and status.state == "backing off"
     assert "waits for it" in status.last_error_hint and status.retry_at is not None
     kafka.create_topic(topic.name, partitions)
     topic.partitions_added(partitions)
@@ -283,10 +284,10 @@ def test_somebody_elses_data_corrupted_confirms_no_loss(db, new_topic, kafka, po
     db.create_stream(fail_on_data_loss=False)
     db.process_all_available()
     topic.produce_sequence(1, first=21)
-    status = db.wait_for_state("backing off", timeout=60)
-    assert status.last_error == "damaged"
     with db.connect(autocommit=False) as session:
+        status = db.wait_for_state("backing off", timeout=60)
         session.execute("LOCK TABLE kafka.stream")  # the next attempt waits for this
+        assert status.last_error == "damaged"
         session.execute("TRUNCATE damaged")
         kafka.recreate_topic(topic)
         topic.produce_sequence(5, first=100)
@@ -303,8 +304,8 @@ def test_a_loss_that_was_none_confirms_no_other(db, new_topic, kafka, postgres):
     # stands in for a cluster that shows a loss only for a while
     db.run("UPDATE kafka.stream_offset SET next_offset = 50")
     db.call("start_stream")
-    db.wait_for_state("backing off", timeout=60)
     with db.connect(autocommit=False) as session:
+        db.wait_for_state("backing off", timeout=60)
         session.execute("LOCK TABLE kafka.stream")
         session.execute("UPDATE kafka.stream_offset SET next_offset = 20")
         session.commit()

@@ -13,7 +13,6 @@ def busy(db, topic):
     topic.produce_sequence(30_000)
     db.create_stream(max_offsets_per_trigger=500)
     wait_until(lambda: db.value("SELECT count(*) FROM target") > 0)
-    db.run("SET statement_timeout = '10 s'")
     return db
 
 

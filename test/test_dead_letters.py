@@ -202,7 +202,7 @@ def test_errors_of_the_environment_are_no_dead_letters(db, topic):
     db.run(f"ALTER DATABASE {db.name} SET lock_timeout = '100 ms'")
     db.create_stream(on_error="dead_letter")
     db.process_all_available()
-    with db.connect(autocommit=False) as session:
+    with db.connect(autocommit=False, options="-c lock_timeout=0 -c statement_timeout=60s") as session:
         session.execute("LOCK TABLE target")
         topic.produce_sequence(30)
         assert db.wait_for_state("backing off").last_error_sqlstate == "55P03"

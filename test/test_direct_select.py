@@ -79,12 +79,14 @@ def test_parameters_and_joins(filled):
 
 def test_limit_stops_early(filled, topic):
     topic.produce_sequence(200_000, first=10_000)
-    started = time.monotonic()
-    assert len(filled.run("SELECT * FROM topic LIMIT 5")) == 5
-    limited = time.monotonic() - started
+    limited = []
+    for _ in range(3):
+        started = time.monotonic()
+        assert len(filled.run("SELECT * FROM topic LIMIT 5")) == 5
+        limited.append(time.monotonic() - started)
     started = time.monotonic()
     assert filled.value("SELECT count(*) FROM topic") == 203_000
-    assert limited < time.monotonic() - started
+    assert min(limited) < time.monotonic() - started
 
 
 def test_bounded_by_the_end_at_the_start(filled, topic):
@@ -129,9 +131,10 @@ def test_cancel_while_waiting(filled, kafka):
         started = time.monotonic()
         session.cancel()
         thread.join(20)
+        took = time.monotonic() - started
         kafka.resume()
         assert errors == ["57014"]
-        assert time.monotonic() - started < 2
+        assert took < 2
 
 
 def test_unreachable_broker_is_an_error_in_time(db):

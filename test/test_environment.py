@@ -39,7 +39,7 @@ def test_statement_timeout(db, topic):
     db.run(f"ALTER DATABASE {db.name} SET statement_timeout = '50 ms'")
     timeouts = db.column("SELECT name FROM pg_settings WHERE name IN ('transaction_timeout')")
     for name in timeouts:
-        db.run(f"ALTER DATABASE {db.name} SET {name} = '200 ms'")
+        db.run(f"ALTER DATABASE {db.name} SET {name} = '1 s'")
     topic.produce_sequence(300)
     with gates.closed(db):
         db.create_stream(on_error="dead_letter")

@@ -14,7 +14,7 @@ def stopped_at(db, topic, offset, column=None):
     assert f"offset {offset}" in status.last_error_detail
     if column:
         assert f'"{column}"' in status.last_error_detail
-    assert status.pid is None
+    db.wait_for("SELECT pid FROM kafka.stream_status WHERE stream = 's'", None)
     return status
 
 
@@ -118,7 +118,7 @@ def test_lock_timeout_is_retried(db, topic):
     db.run(f"ALTER DATABASE {db.name} SET lock_timeout = '100 ms'")
     db.create_stream()
     db.process_all_available()
-    with db.connect(autocommit=False) as session:
+    with db.connect(autocommit=False, options="-c lock_timeout=0 -c statement_timeout=60s") as session:
         session.execute("LOCK TABLE target")
         topic.produce_sequence(30)
         db.wait_for_state("backing off")
@@ -133,15 +133,15 @@ def test_deadlock_is_retried(db, new_topic):
     db.run("""CREATE TABLE other (id int); CREATE FUNCTION lock_other() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN LOCK TABLE public.other IN SHARE MODE; RETURN new; END $$;
         CREATE TRIGGER t BEFORE INSERT ON target FOR EACH ROW EXECUTE FUNCTION lock_other()""")
-    db.run(f"ALTER DATABASE {db.name} SET deadlock_timeout = '50 ms'")
+    db.run(f"ALTER DATABASE {db.name} SET deadlock_timeout = '3 s'")
     db.create_stream()
     db.process_all_available()
     with db.connect(autocommit=False, options="-c deadlock_timeout=60s") as session:
         session.execute("LOCK TABLE other")
         topic.produce_sequence(30)
         db.wait_for("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'other'::regclass", 1)
-        session.execute("SET LOCAL lock_timeout = '10 s'")
-        session.execute("LOCK TABLE target")  # the worker is the victim
+        session.execute("SET LOCAL lock_timeout = '30 s'")
+        session.execute("LOCK TABLE target")  # before the worker looks for a deadlock: it is the victim
         session.commit()
     assert_exact(db, topic)
 

@@ -141,7 +141,11 @@ def test_nearly_as_many_groups_as_messages(db, topic, mode, other_order, keys):
                f"CREATE UNIQUE INDEX ON target ({', '.join(f'{name} DESC' for name in reversed(names))}) NULLS NOT DISTINCT")
     db.create_stream(query=query, mode=mode, max_offsets_per_trigger=20_000)
     rng = random.Random(1)
-    topic.produce_all({"value": {"id": rng.randrange(10**9), "amount": rng.randrange(1000)}, "partition": n % topic.partitions} for n in range(90_000))
+    with db.connect(autocommit=False) as session:
+        session.execute("LOCK TABLE target")  # until there is enough for full batches
+        topic.produce_all({"value": {"id": rng.randrange(10**9), "amount": rng.randrange(1000)}, "partition": n % topic.partitions}
+                          for n in range(90_000))
+        session.commit()
     db.process_all_available(timeout="120 s")
     assert db.value("SELECT count(*) FROM kafka.stream_progress WHERE num_input_rows > 15000") >= 3
     differences = f"((TABLE target EXCEPT ALL {query}) UNION ALL ({query} EXCEPT ALL TABLE target)) d"

@@ -99,6 +99,7 @@ def test_streams_into_one_table_do_not_deadlock(db, new_topic, workers):
     assert dict(db.run("SELECT k, v FROM target")) == expected
 
 
+@pytest.mark.timeout(300)
 def test_the_state_stays_small_after_many_batches(db, new_topic):
     """Versions of its few rows are pruned as they are made: updates are HOT."""
     topic = new_topic(1)

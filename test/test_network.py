@@ -23,11 +23,12 @@ def proxied(db, topic, kafka):
 
 def test_connections_reset_in_the_middle_of_an_answer(db, topic, proxied):
     topic.produce_sequence(20_000)
-    db.create_stream(max_offsets_per_trigger=2000)
+    db.create_stream(max_offsets_per_trigger=2000, start=False)
     assert proxied.connections > 0
     with Observer(db):
         for reset_after in (100_000, 30_001, 7, 250_000):
             proxied.reset_after, before = reset_after, proxied.resets
+            db.call("start_stream")  # the first time; it runs afterwards
             topic.produce_sequence(3000, first=100_000 + reset_after)
             wait_until(lambda: proxied.resets >= before + 2, what="resets")
         proxied.reset_after = None
@@ -36,6 +37,7 @@ def test_connections_reset_in_the_middle_of_an_answer(db, topic, proxied):
 
 def test_slow_broker(db, topic, proxied):
     """Answers trickle in; what has come is not fetched again and again."""
+    db.run("ALTER SERVER broker OPTIONS (SET socket_timeout_ms '10000')")
     db.create_stream()
     db.process_all_available()
     proxied.bytes_per_second = 50_000

@@ -272,9 +272,9 @@ def test_tls_to_a_plaintext_port(bare_db, secure_kafka, topic):
 def wait_for_error(db, sqlstate, text):
     def seen():
         status = db.status()
-        return status.last_error_sqlstate == sqlstate and text in f"{status.last_error} {status.last_error_detail}"
+        return (status.state == "backing off" and status.last_error_sqlstate == sqlstate
+                and text in f"{status.last_error} {status.last_error_detail}")
     wait_until(seen, what=lambda: f"{sqlstate} {text}: it is {db.status()}")
-    assert db.status().state == "backing off"
 
 
 def test_topic_that_the_user_may_not_read(bare_db, secure_kafka, topic):

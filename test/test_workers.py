@@ -28,8 +28,10 @@ def workers(db, name="s"):
 
 
 def wait_for_workers(db, count, name="s"):
-    return wait_until(lambda: len(workers(db, name)) == count and workers(db, name),
-                      what=lambda: f"{count} workers: {db.run('SELECT * FROM kafka.stream_worker')}")
+    def all_there():
+        found = workers(db, name)
+        return found if len(found) == count else None
+    return wait_until(all_there, what=lambda: f"{count} workers: {db.run('SELECT * FROM kafka.stream_worker')}")
 
 
 def start_ingest(db, topic, count, **options):

@@ -104,7 +104,7 @@ def test_pg_upgrade(new_cluster, topic, kafka, installation, run_directory):
     assert upgraded.column("SELECT id FROM batches ORDER BY id") == list(range(1, 601))
 
 
-def quickly(action, seconds=2):
+def quickly(action, seconds):
     started = time.monotonic()
     result = action()
     assert time.monotonic() - started < seconds
@@ -133,7 +133,7 @@ def test_databases_are_copied_and_dropped_around_streams(db, topic, postgres):
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
         db.reconnect()
         db.worker_pid()
-        quickly(lambda: admin.execute("DROP DATABASE closed"))
+        quickly(lambda: admin.execute("DROP DATABASE closed"), 5)
         topic.produce_sequence(30, first=31)
         assert_exact(db, topic)
         db.call("stop_stream")
@@ -154,13 +154,14 @@ def test_a_database_that_stops_accepting_connections(db, topic, postgres):
     topic.produce_sequence(30)
     db.create_stream()
     assert_exact(db, topic)
-    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
+    with (psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin,
+          db.server_setting("kafka_ingest.max_restart_delay", "2 s")):
         admin.execute(f"ALTER DATABASE {db.name} ALLOW_CONNECTIONS false")
         db.run("SELECT pg_terminate_backend(%s)", db.worker_pid())
         topic.produce_sequence(30, first=31)
         wait_until(lambda: db.status().pid is None)
         admin.execute(f"ALTER DATABASE {db.name} ALLOW_CONNECTIONS true")
-    assert_exact(db, topic)
+        assert_exact(db, topic)
 
 
 @pytest.mark.timeout(600)

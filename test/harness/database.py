@@ -167,5 +167,11 @@ class Database:
         """Drops the streams, then the database."""
         if self._connection is not None:
             self._connection.close()
+        def dropped():
+            try:
+                connection.execute(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
+                return True
+            except psycopg.errors.ObjectInUse:  # by a worker that is ending: PostgreSQL waits 5 s for it
+                return False
         with psycopg.connect(self.cluster.conninfo("postgres"), autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
+            wait_until(dropped, what=f"the end of database {self.name}")

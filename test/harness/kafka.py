@@ -7,7 +7,7 @@ import subprocess
 import threading
 
 from harness import paths
-from harness.processes import Process, wait_until
+from harness.processes import Process, suspend, wait_until
 
 SETTINGS = """
 process.roles=broker,controller
@@ -180,7 +180,7 @@ class Broker:
 
     def suspend(self):
         self._suspended = True
-        self.process.send(signal.SIGSTOP)
+        suspend(self.process.pid)
 
     def resume(self):
         self._suspended = False
@@ -199,24 +199,27 @@ class Broker:
         from confluent_kafka.admin import NewTopic
         config = {"retention.ms": "-1", **{key.replace("_", "."): str(value) for key, value in config.items()}}
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
-
-        def created():
-            from confluent_kafka import KafkaError, KafkaException
-            try:
-                self._finish(self.admin().create_topics([topic]))
-            except KafkaException as error:
-                # a broker that was suspended or started just now may still be fenced by the controller
-                if error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR:
-                    return False
-                raise
-            return True
-
-        wait_until(created, what="the broker takes new topics")
+        self._request_when_let_in(lambda: self.admin().create_topics([topic]))
         self._wait_for_partitions(name, partitions)
+
+    def _request_when_let_in(self, request):
+        """Makes a request that needs brokers for new partitions: one that was suspended or started just now may still be fenced."""
+        from confluent_kafka import KafkaError, KafkaException
+
+        def done():
+            try:
+                self._finish(request())
+                return True
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.INVALID_REPLICATION_FACTOR:
+                    raise
+                return False
+
+        wait_until(done, what="the broker takes new partitions")
 
     def add_partitions(self, name, total):
         from confluent_kafka.admin import NewPartitions
-        self._finish(self.admin().create_partitions([NewPartitions(name, total)]))
+        self._request_when_let_in(lambda: self.admin().create_partitions([NewPartitions(name, total)]))
         self._wait_for_partitions(name, total)
 
     def delete_records(self, name, before):
@@ -242,7 +245,7 @@ class Broker:
         self._finish(self.admin().delete_topics([topic.name]))
         while True:
             try:
-                return self._finish(self.admin().create_topics([NewTopic(topic.name, topic.partitions, 1)]))
+                return self._request_when_let_in(lambda: self.admin().create_topics([NewTopic(topic.name, topic.partitions, 1)]))
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise

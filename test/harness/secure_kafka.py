@@ -2,10 +2,13 @@
 SASL and access control, each on a listener of its own."""
 
 import contextlib
+import socket
+import ssl
 
 from harness import paths
 from harness.certificates import Authority
 from harness.kafka import Broker
+from harness.processes import wait_until
 
 ALICE, PASSWORD = "alice", "alice-Secret-1"
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -75,14 +78,38 @@ class SecureBroker(Broker):
                                                         password.encode())
             self._finish(self.admin().alter_user_scram_credentials([change]))
 
+    def _is_ready(self):
+        """It has shaken hands at each listener, too: the first time may take a busy machine seconds."""
+        return super()._is_ready() and all(map(self._shakes_hands, self.TLS))
+
+    def _shakes_hands(self, listener):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        try:
+            with (socket.create_connection(("127.0.0.1", self.ports[listener]), timeout=10) as connection,
+                  context.wrap_socket(connection)):
+                return True
+        except OSError:
+            return False
+
     def allow(self, topic, user=ALICE):
         self._finish(self.admin().create_acls(self._acls(topic, user)))
+        self._wait_for_acls(topic, user, True)
 
     def forbid(self, topic, user=ALICE):
+        self._finish(self.admin().delete_acls(self._acl_filters(topic, user)))
+        self._wait_for_acls(topic, user, False)
+
+    def _acl_filters(self, topic, user):
         from confluent_kafka.admin import AclBindingFilter
-        self._finish(self.admin().delete_acls([
-            AclBindingFilter(acl.restype, acl.name, acl.resource_pattern_type, acl.principal, acl.host,
-                             acl.operation, acl.permission_type) for acl in self._acls(topic, user)]))
+        return [AclBindingFilter(acl.restype, acl.name, acl.resource_pattern_type, acl.principal, acl.host,
+                                 acl.operation, acl.permission_type) for acl in self._acls(topic, user)]
+
+    def _wait_for_acls(self, topic, user, there):
+        """The controller has answered for them; the broker hears of them a little later."""
+        wait_until(lambda: all(bool(self.admin().describe_acls(acl, request_timeout=10).result()) == there
+                               for acl in self._acl_filters(topic, user)), what=f"access control of topic {topic}")
 
     @contextlib.contextmanager
     def forbidden(self, topic, user=ALICE):

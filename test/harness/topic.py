@@ -21,7 +21,8 @@ class Topic:
         self._producer = None
 
     def _new_producer(self, **options):
-        return Producer({"bootstrap.servers": self.address, "linger.ms": 2, "log_level": 2,
+        # what is produced at once is one batch of Kafka's, as far as it fits: flush() does not wait for more
+        return Producer({"bootstrap.servers": self.address, "linger.ms": 200, "log_level": 2,
                          "queue.buffering.max.messages": 2_000_000, "message.max.bytes": 16_000_000,
                          "enable.idempotence": True, "reconnect.backoff.max.ms": 500, **options})
 
