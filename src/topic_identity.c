@@ -21,7 +21,12 @@
 
 #include "topic_identity.h"
 
+#include "miscadmin.h"
 #include "utils/timestamp.h"
+
+/* With ids, and without messages: so long is waited for an answer. */
+#define IDLE_LOOKS   6
+#define IDLE_LOOK_MS 500
 
 /*
  * Without ids, time from one look at the last messages to the next, in which nothing is read when there is a new
@@ -61,6 +66,27 @@ same_id(StreamReader *reader)
 	if (topic_id != NULL)
 		pfree(topic_id);
 	return same;
+}
+
+/* Does the cluster answer, as soon as one waits for while there is nothing to do? */
+static bool
+cluster_answers(StreamReader *reader)
+{
+	const char *cause;
+
+	for (int i = 0; i < IDLE_LOOKS; i++)
+	{
+		if (kafka_consumer_reachable(reader->consumer, IDLE_LOOK_MS))
+			return true;
+		CHECK_FOR_INTERRUPTS();
+	}
+	cause = kafka_consumer_last_error(reader->consumer);
+	reader->in_trouble = true;
+	reader->trouble =
+	    (KafkaEvent){.type = KAFKA_EVENT_UNAVAILABLE, .partition = -1, .offset = -1};
+	strlcpy(reader->trouble.message, cause != NULL ? cause : "no broker answers",
+	        sizeof(reader->trouble.message));
+	return false;
 }
 
 /* Fetches a partition again, from the last message on. */
@@ -145,6 +171,9 @@ topic_identity_holds(StreamReader *reader)
 	}
 	if (reader->log->topic_id != NULL)
 	{
+		/* a broker that goes away leaves a doubt behind, which can wait for it as long as there are no messages */
+		if (reader->batch->count == 0 && (reader->in_trouble || !cluster_answers(reader)))
+			return false;
 		reader->must_reopen = !same_id(reader);
 		return !reader->must_reopen;
 	}

@@ -23,8 +23,8 @@ extern bool topic_identity_must_wait(StreamReader *reader);
  * To be called when all that is here has been taken, before anything is done with it.  False: nothing
  * must be done with it, and reader->must_reopen is set, or it has been dropped
  * and is being fetched again, behind the last message of each partition, which
- * topic_identity_compare() looks at.  May ask the cluster for the topic's id; raises the errors of
- * that look-up.
+ * topic_identity_compare() looks at.  May ask the cluster for the topic's id; where that does not answer,
+ * sets reader->in_trouble if there are no messages, and raises the errors of that look-up if there are.
  */
 extern bool topic_identity_holds(StreamReader *reader);
 
