@@ -134,7 +134,7 @@ def test_cancel_while_waiting(filled, kafka):
         took = time.monotonic() - started
         kafka.resume()
         assert errors == ["57014"]
-        assert took < 2
+        assert took < 5
 
 
 def test_unreachable_broker_is_an_error_in_time(db):
