@@ -424,24 +424,42 @@ progress_wait_for_change(int64 stream_id, long timeout_ms)
 	                                   Max(Min(timeout_ms, INT_MAX), 0), wait_event);
 }
 
-bool
-progress_commit_is_unreported(int64 stream_id)
+static uint32
+slot_commits(int index)
 {
-	bool unreported = false;
+	StreamSlot *slot = &progress_shared->slots[index];
+	uint32 commits;
+
+	SpinLockAcquire(&slot->mutex);
+	commits = slot->commits;
+	SpinLockRelease(&slot->mutex);
+	return commits;
+}
+
+uint32 *
+progress_unreported_commits(int64 stream_id)
+{
+	uint32 *unreported = palloc0(sizeof(uint32) * progress_max_stream_workers);
 
 	LWLockAcquire(progress_shared->lock, LW_SHARED);
 	for (int i = 0; i < progress_max_stream_workers; i++)
 	{
-		StreamSlot *slot = &progress_shared->slots[i];
+		const StreamSlot *slot = &progress_shared->slots[i];
 
-		if (!slot->in_use || slot->stream_id != stream_id || slot->database_id != MyDatabaseId)
-			continue;
-		SpinLockAcquire(&slot->mutex);
-		unreported |= slot->committing;
-		SpinLockRelease(&slot->mutex);
+		if (slot->in_use && slot->stream_id == stream_id && slot->database_id == MyDatabaseId)
+			unreported[i] = slot_commits(i);
 	}
 	LWLockRelease(progress_shared->lock);
 	return unreported;
+}
+
+bool
+progress_commits_reported(const uint32 *unreported)
+{
+	for (int i = 0; i < progress_max_stream_workers; i++)
+		if (unreported[i] % 2 == 1 && slot_commits(i) == unreported[i])
+			return false;
+	return true;
 }
 
 void

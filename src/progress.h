@@ -117,7 +117,7 @@ typedef struct StreamSlot
 	int64 bytes;
 	double rows_per_second; /* decaying, as of rate_at: see progress_rows_per_second() */
 	TimestampTz rate_at;    /* 0: no batch since the worker started */
-	bool committing;        /* a batch may be visible that is not reported yet */
+	uint32 commits; /* odd: a batch may be visible that is not reported yet; never goes back */
 
 	slock_t mutex;
 } StreamSlot;
@@ -181,8 +181,12 @@ extern bool progress_request_is_pending(int64 stream_id);
  */
 extern void progress_wait_for_change(int64 stream_id, long timeout_ms);
 
-/* A commit of the stream may be visible that kafka.stream_progress and kafka.stream_lag don't show yet. */
-extern bool progress_commit_is_unreported(int64 stream_id);
+/*
+ * Commits of the stream that may be visible, but that kafka.stream_progress and kafka.stream_lag don't show yet;
+ * palloc'd, for progress_commits_reported(), which is true when they do.  Later ones are not waited for.
+ */
+extern uint32 *progress_unreported_commits(int64 stream_id);
+extern bool progress_commits_reported(const uint32 *unreported);
 extern void progress_end_wait(void);
 
 /* --- for the stream worker (progress_worker.c) --- */

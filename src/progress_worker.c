@@ -31,6 +31,13 @@ my_detail(void)
 	return &progress_shared->details[my_slot - progress_shared->slots];
 }
 
+/* The caller holds the mutex. */
+static void
+end_commit(StreamSlot *slot)
+{
+	slot->commits += slot->commits % 2;
+}
+
 static void
 announce_change(void)
 {
@@ -69,7 +76,7 @@ detach_worker(int code, Datum arg)
 	SpinLockAcquire(&my_slot->mutex);
 	my_slot->state = STREAM_STARTING;
 	my_slot->state_since = now;
-	my_slot->committing = false;
+	end_commit(my_slot);
 	SpinLockRelease(&my_slot->mutex);
 	if (unexplained)
 		progress_set_error(my_slot, ERRCODE_OPERATOR_INTERVENTION,
@@ -119,7 +126,7 @@ progress_attach_worker(int slot_index, uint32 generation)
 			SpinLockAcquire(&slot->mutex);
 			slot->state = STREAM_STARTING;
 			slot->state_since = slot->worker_since = GetCurrentTimestamp();
-			slot->committing = false;
+			end_commit(slot);
 			slot->rows = slot->bytes = 0;
 			slot->rows_per_second = 0;
 			slot->rate_at = 0;
@@ -234,7 +241,7 @@ change_state(StreamState state, TimestampTz retry_at)
 		my_slot->state_since = now;
 	my_slot->state = state;
 	my_slot->retry_at = retry_at;
-	my_slot->committing = false;
+	end_commit(my_slot);
 	SpinLockRelease(&my_slot->mutex);
 	announce_change();
 }
@@ -318,7 +325,7 @@ void
 progress_batch_commits(void)
 {
 	SpinLockAcquire(&my_slot->mutex);
-	my_slot->committing = true;
+	my_slot->commits |= 1;
 	SpinLockRelease(&my_slot->mutex);
 }
 
@@ -348,7 +355,7 @@ progress_batch_committed(const BatchProgress *batch, const BatchPartition *parti
 	my_slot->rows_per_second =
 	    my_slot->rows_per_second * decay + batch->input_rows / PROGRESS_RATE_SECONDS;
 	my_slot->rate_at = now;
-	my_slot->committing = false;
+	end_commit(my_slot);
 	SpinLockRelease(&my_slot->mutex);
 	announce_change();
 }

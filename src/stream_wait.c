@@ -144,6 +144,7 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 	Positions before = {0};
 	TimestampTz deadline;
 	TimestampTz closing = DT_NOBEGIN; /* watermark when all had been read */
+	uint32 *unreported = NULL;        /* commits at that time that the status did not show */
 
 	require_argument(fcinfo, 1, "timeout");
 	progress_require_available();
@@ -197,9 +198,15 @@ kafka_process_all_available(PG_FUNCTION_ARGS)
 
 			if (closing == DT_NOBEGIN)
 				closing = watermark.watermark;
-			if (watermark.previous >= closing &&
-			    !progress_commit_is_unreported(stream->stream_id))
-				break;
+			if (watermark.previous >= closing)
+			{
+				MemoryContextSwitchTo(old_context);
+				if (unreported == NULL)
+					unreported = progress_unreported_commits(stream->stream_id);
+				MemoryContextSwitchTo(scratch);
+				if (progress_commits_reported(unreported))
+					break;
+			}
 		}
 		if (stream->failed)
 			stream_raise_failure(stream);

@@ -212,6 +212,24 @@ def test_failure_of_one_stops_all(db, topic):
     wait_for_workers(db, 3)
 
 
+def test_process_all_available_while_others_commit(db, new_topic):
+    """It waits for the commits that were on their way, not for a moment without any: commits take long here, and never end."""
+    topic = new_topic(6)
+    db.create_tables(topic)
+    db.run(f"ALTER DATABASE {db.name} SET commit_delay = 100000; ALTER DATABASE {db.name} SET commit_siblings = 0")
+    db.create_stream(workers=6)
+    wait_for_workers(db, 6)
+    with topic.producing(60):
+        db.wait_for("SELECT count(*) > 600 FROM target")
+        for _ in range(5):
+            before = topic.offsets()
+            db.process_all_available(timeout="20 s")
+            after = db.next_offsets()
+            assert all(after[partition] >= end for partition, end in before.items())
+    assert_exact(db, topic)
+    assert db.value("SELECT sum(num_input_rows)::bigint FROM kafka.stream_progress") == db.value("SELECT count(*) FROM target")
+
+
 def wait_for_workers_gone(db):
     wait_until(lambda: not workers(db))
 
