@@ -22,8 +22,8 @@ extern void stream_record_failure(int64 stream_id, const ErrorData *error);
 extern void stream_check_objects(const Stream *stream);
 
 /*
- * The same for source and target, which is locked as for writing.  Not for those who wait while the stream writes: somebody who wants to
- * change the target would wait for them, and the stream for him.
+ * The same for source and target, which is locked as for writing.  Not for those who wait while the
+ * stream writes: somebody who wants to change the target would wait for them, and the stream for him.
  */
 extern void stream_lock_objects(const Stream *stream);
 

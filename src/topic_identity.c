@@ -68,7 +68,7 @@ same_id(StreamReader *reader)
 	return same;
 }
 
-/* Does the cluster answer, as soon as one waits for while there is nothing to do? */
+/* Does the cluster answer, in the time that is waited while there is nothing to do? */
 static bool
 cluster_answers(StreamReader *reader)
 {
