@@ -15,7 +15,7 @@
 #include "funcapi.h"
 #include "function_arguments.h"
 #include "micro_batch.h"
-#include "stream_failure.h"
+#include "stream_objects.h"
 #include "stream_query.h"
 #include "stream_trust.h"
 #include "topic_schema.h"

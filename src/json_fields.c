@@ -141,8 +141,6 @@ find_child(JsonFields *fields, const JsonField *parent, const JsonFragment *key)
 	const char *name = key->text + 1;
 	ptrdiff_t length = key->length - 2;
 
-	if (parent->buckets == NULL)
-		return NULL;
 	if (key->escaped)
 	{
 		JsonScanError error;

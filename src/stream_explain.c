@@ -13,7 +13,7 @@
 #include "micro_batch.h"
 #include "sink.h"
 #include "stream.h"
-#include "stream_failure.h"
+#include "stream_objects.h"
 #include "stream_query.h"
 #include "stream_trust.h"
 #include "topic_schema.h"

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * stream_failure.c
- *	  Why a stream has failed: recorded, raised again, looked for.
+ *	  Why a stream has failed: recorded, and raised again.
  *
  * Which errors make a stream fail is left to the worker.
  *
@@ -12,11 +12,7 @@
 #include "stream_failure.h"
 
 #include "catalog.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 void
 stream_record_failure(int64 stream_id, const ErrorData *error)
@@ -47,68 +43,6 @@ stream_record_failure(int64 stream_id, const ErrorData *error)
 	                " WHERE stream_id = $1",
 	                5, types, values, nulls);
 	catalog_end(&access);
-}
-
-void
-stream_check_objects(const Stream *stream)
-{
-	/* no vacuum anywhere shall wait with us */
-	InvalidateCatalogSnapshot();
-	LockRelationOid(stream->source, AccessShareLock);
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(stream->owner)))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-		                errmsg("owner of stream \"%s\" does not exist", stream->name),
-		                errhint("Use kafka.alter_stream_owner to give the stream to another "
-		                        "role.")));
-	if (get_rel_relkind(stream->source) == '\0')
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-		                errmsg("source of stream \"%s\" does not exist", stream->name),
-		                errdetail("It has been dropped, or was never there."),
-		                errhint("Use kafka.drop_stream and create the stream again, with the "
-		                        "offsets of kafka.stream_offset as starting_offsets where it "
-		                        "shall go on.")));
-	if (stream->foreach_batch == NULL && get_rel_relkind(stream->target) == '\0')
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-		                errmsg("target of stream \"%s\" does not exist", stream->name),
-		                errdetail("It has been dropped, or was never there."),
-		                errhint("Use kafka.alter_stream to give it another target, then "
-		                        "kafka.start_stream.")));
-}
-
-void
-stream_lock_objects(const Stream *stream)
-{
-	InvalidateCatalogSnapshot();
-	if (OidIsValid(stream->target))
-		LockRelationOid(stream->target, RowExclusiveLock);
-	stream_check_objects(stream);
-}
-
-static void
-wait_for_relation(Oid relid, LOCKMODE mode)
-{
-	LockRelationOid(relid, mode);
-	UnlockRelationOid(relid, mode);
-}
-
-void
-stream_wait_for_objects(const Stream *stream)
-{
-	InvalidateCatalogSnapshot();
-	wait_for_relation(stream->source, AccessShareLock);
-	if (OidIsValid(stream->target))
-		wait_for_relation(stream->target, RowExclusiveLock);
-}
-
-bool
-stream_try_lock_objects(const Stream *stream)
-{
-	if (!ConditionalLockRelationOid(stream->source, AccessShareLock) ||
-	    (OidIsValid(stream->target) &&
-	     !ConditionalLockRelationOid(stream->target, RowExclusiveLock)))
-		return false;
-	stream_check_objects(stream);
-	return true;
 }
 
 void

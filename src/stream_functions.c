@@ -29,7 +29,7 @@
 #include "utils/timestamp.h"
 #include "watermark.h"
 #include "stream_lock.h"
-#include "stream_failure.h"
+#include "stream_objects.h"
 
 PG_FUNCTION_INFO_V1(kafka_create_stream);
 PG_FUNCTION_INFO_V1(kafka_start_stream);

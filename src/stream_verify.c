@@ -22,7 +22,7 @@
 #include "utils/builtins.h"
 #include "utils/float.h"
 #include "utils/timestamp.h"
-#include "stream_failure.h"
+#include "stream_objects.h"
 
 PG_FUNCTION_INFO_V1(kafka_verify_stream);
 

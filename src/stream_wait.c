@@ -12,6 +12,7 @@
 #include "function_arguments.h"
 #include "progress.h"
 #include "stream_failure.h"
+#include "stream_objects.h"
 #include "stream_query.h"
 #include "stream_reader.h"
 #include "topic_schema.h"

@@ -146,8 +146,8 @@ def test_recreated_topic(db, topic, kafka, postgres, running, new_messages, part
     if not running:
         db.call("start_stream")
     # before that, fetches may fail while the broker deletes it
-    status = wait_until(lambda: next((now for now in [db.status()] if "is not there" in (now.last_error or "")), None), timeout=60)
-    assert topic.name in status.last_error and status.state == "backing off"
+    status = db.wait_for_error("is not there", timeout=60)
+    assert topic.name in status.last_error and "is not there" in status.last_error
     assert "waits for it" in status.last_error_hint and status.retry_at is not None
     kafka.create_topic(topic.name, partitions)
     topic.partitions_added(partitions)

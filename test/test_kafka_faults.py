@@ -208,11 +208,10 @@ def test_compacted_topic(db, new_topic):
     topic = new_topic(cleanup_policy="compact", segment_ms="100", min_cleanable_dirty_ratio="0.01",
                       max_compaction_lag_ms="100")
     db.create_tables(topic)
-    written = []
     for number in range(10):
         topic.produce({"id": number}, key=f"key {number % 3}")
-        written.append(time.monotonic())
-        wait_until(lambda: time.monotonic() > written[-1] + 0.15, what="the segment's end")
+        segment_end = time.monotonic() + 0.15
+        wait_until(lambda: time.monotonic() > segment_end, what="the segment's end")
     # nothing more is removed then: the newest of each key, and the last segment
     wait_until(lambda: len(topic.messages()) == 4, timeout=60, interval=0.15, what="compaction")
     db.create_stream()

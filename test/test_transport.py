@@ -269,14 +269,6 @@ def test_tls_to_a_plaintext_port(bare_db, secure_kafka, topic):
 
 # --- a stream that runs, and is locked out ---------------------------------
 
-def wait_for_error(db, sqlstate, text):
-    def seen():
-        status = db.status()
-        return (status.state == "backing off" and status.last_error_sqlstate == sqlstate
-                and text in f"{status.last_error} {status.last_error_detail}")
-    wait_until(seen, what=lambda: f"{sqlstate} {text}: it is {db.status()}")
-
-
 def test_topic_that_the_user_may_not_read(bare_db, secure_kafka, topic):
     use_password(bare_db, secure_kafka, "PLAIN")
     bare_db.create_tables(topic)
@@ -290,7 +282,7 @@ def test_access_revoked_and_restored(bare_db, secure_kafka, topic):
     bare_db.create_stream()
     assert_exact(bare_db, topic)
     with secure_kafka.forbidden(topic.name):
-        wait_for_error(bare_db, NOT_AUTHENTICATED, topic.name)
+        bare_db.wait_for_error(topic.name, NOT_AUTHENTICATED)
         topic.produce_sequence(300, first=301)
         assert bare_db.value("SELECT count(*) FROM target") == 300
     assert_exact(bare_db, topic)
@@ -303,7 +295,7 @@ def test_password_made_wrong_and_right(bare_db, secure_kafka, topic, log):
     assert_exact(bare_db, topic)
     map_user(bare_db, "ALTER", sasl_password="wrong-Secret-4")
     topic.produce_sequence(300, first=301)  # wakes the worker up
-    wait_for_error(bare_db, NOT_AUTHENTICATED, "authentication")
+    bare_db.wait_for_error("authentication", NOT_AUTHENTICATED)
     map_user(bare_db, "ALTER", sasl_password=PASSWORD)
     assert_exact(bare_db, topic)
     assert_secret_nowhere("wrong-Secret-4", bare_db, log)
@@ -319,7 +311,7 @@ def test_certificate_expires_on_a_running_stream(bare_db, secure_kafka, topic):
     set_server = "ALTER SERVER broker OPTIONS (SET bootstrap_servers '{}')".format
     bare_db.run(set_server(secure_kafka.addresses["expired"]))
     topic.produce_sequence(300, first=301)  # wakes the worker up
-    wait_for_error(bare_db, UNREACHABLE, "has expired")
+    bare_db.wait_for_error("has expired", UNREACHABLE)
     topic.produce_sequence(300, first=601)
     bare_db.run(set_server(secure_kafka.addresses["ssl"]))
     assert_exact(bare_db, topic)

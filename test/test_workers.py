@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import threading
 
 import pytest
 from confluent_kafka import Producer
@@ -10,7 +9,7 @@ from confluent_kafka import Producer
 from crashes import kill_worker
 from expectations import assert_exact, error
 from harness.database import Database
-from harness.processes import wait_until
+from harness.processes import beside, wait_until
 from observer import Observer
 from upserts import assert_upserted, produce, random_changes, upsert_stream
 
@@ -220,10 +219,9 @@ def test_failure_of_one_stops_all(db, topic):
 @contextlib.contextmanager
 def trickle(topic):
     """Until it ends, every partition gets a message each 4 ms."""
-    stop = threading.Event()
     producer = Producer({"bootstrap.servers": topic.address, "linger.ms": 0, "enable.idempotence": True})
 
-    def produce():
+    def produce(stop):
         for number in itertools.count(1):
             for partition in range(topic.partitions):
                 producer.produce(topic.name, b'{"id": %d}' % number, partition=partition)
@@ -231,14 +229,9 @@ def trickle(topic):
             if stop.wait(0.004):
                 return
 
-    thread = threading.Thread(target=produce)
-    thread.start()
-    try:
+    with beside(produce):
         yield
-    finally:
-        stop.set()
-        thread.join()
-        assert producer.flush(60) == 0
+    assert producer.flush(60) == 0
 
 
 def test_process_all_available_while_others_commit(db, new_topic):

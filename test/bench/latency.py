@@ -23,7 +23,7 @@ from confluent_kafka import Producer
 
 from bench import rows
 from bench.environment import describe, say, size, start_servers
-from harness.processes import wait_until
+from harness.processes import beside, wait_until
 
 POLL_INTERVAL = 0.0005  # seconds
 WARM_UP = 10            # seconds, at the same rate: a broker that has just started compiles its code first
@@ -134,9 +134,7 @@ class Commits:
 @contextlib.contextmanager
 def backlog(db, count):
     """Within it, another stream works off a backlog, again and again."""
-    done = threading.Event()
-
-    def work():
+    def work(done):
         with db.connect() as connection:
             while not done.is_set():
                 connection.execute("DROP TABLE IF EXISTS orders")
@@ -147,13 +145,8 @@ def backlog(db, count):
                     timeout=600, interval=0.02, what="the backlog is worked off")
                 connection.execute("SELECT kafka.drop_stream('backlog')")
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with beside(work):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def measure(directory):

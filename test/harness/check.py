@@ -27,7 +27,7 @@ PYTEST_LIMIT = 90 * 60  # seconds; 20 to 25 minutes are usual
 # Tests mostly wait: two processes share their files, each with servers of its own.
 PARALLEL = ["--numprocesses=2", "--dist=loadfile"]
 FUZZ_SECONDS = 8  # for each target
-SHOWN_LINES = 50  # of a failure and of the log at that time, in the list at the end
+SHOWN_LINES = 80  # of each text about a failure, in the list at the end
 _output = threading.Lock()
 _pytests = []
 
@@ -46,16 +46,17 @@ class Tally(collections.Counter):
         self["passed"] += 1
         say(version, f"ok       {what}")
 
-    def failed(self, version, what, detail=""):
-        """detail: why, for the list at the end."""
+    def failed(self, version, what, *details):
+        """details: texts that say why, for the list at the end."""
         self["failed"] += 1
-        self.failures.append((version, what, detail))
+        self.failures.append((version, what, details))
         say(version, f"FAILED   {what}")
 
     def show_failures(self):
         """Once more, where they are found: what is printed before is long."""
-        for version, what, detail in self.failures:
-            say(version, "\n".join([f"FAILED   {what}", *detail.splitlines()[-2 * SHOWN_LINES:]]))
+        for version, what, details in self.failures:
+            shown = [line for detail in details for line in detail.splitlines()[-SHOWN_LINES:]]
+            say(version, "\n".join([f"FAILED   {what}", *shown]))
 
     def line(self):
         text = f"{self['passed']} passed, {self['failed']} failed"
@@ -177,8 +178,7 @@ def run_pytest(version, installation, run_directory, tally, suite):
         bad = [element for element in case if element.tag in ("failure", "error")]
         logs = [section.get("value") for section in case.iter("property")]
         for element in bad:
-            texts = ["\n".join((text or "").splitlines()[-SHOWN_LINES:]) for text in (element.text, *logs)]
-            tally.failed(version, f"{case.get('classname')}::{case.get('name')} ({element.tag})", "\n".join(texts))
+            tally.failed(version, f"{case.get('classname')}::{case.get('name')} ({element.tag})", element.text or "", *logs)
         if not bad:
             tally["passed" if case.find("skipped") is None else "skipped"] += 1
     if process.returncode not in (0, 1) or not cases:

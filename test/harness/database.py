@@ -149,6 +149,14 @@ class Database:
         return wait_until(reached, timeout,
                           what=lambda: f"state {states} of stream {name}: it is {self.status(name)}")
 
+    def wait_for_error(self, text, sqlstate=None, timeout=30):
+        """Returns the status of a stream that backs off, when its error or the error's detail has this text."""
+        def seen():
+            status = self.status()
+            return status if (status.state == "backing off" and sqlstate in (None, status.last_error_sqlstate)
+                              and text in f"{status.last_error} {status.last_error_detail}") else None
+        return wait_until(seen, timeout, what=lambda: f"{sqlstate or ''} {text}: it is {self.status()}")
+
     def wait_for(self, statement, expected=True, timeout=30):
         """Waits until the statement's value is the expected one."""
         wait_until(lambda: self.value(statement) == expected, timeout,

@@ -2,12 +2,14 @@
 this program may end."""
 
 import atexit
+import contextlib
 import ctypes
 import os
 import pwd
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 _running = []
@@ -137,6 +139,19 @@ def clean_up_at_exit():
 
 
 atexit.register(stop_all)
+
+
+@contextlib.contextmanager
+def beside(work):
+    """Until the block ends, another thread runs work(stop), which ends when the event stop is set."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=[stop])
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def wait_until(condition, timeout=30, interval=0.01, what=None):

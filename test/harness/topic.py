@@ -3,12 +3,11 @@
 import contextlib
 import itertools
 import json
-import threading
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from harness.processes import wait_until
+from harness.processes import beside, wait_until
 
 
 class Topic:
@@ -75,21 +74,14 @@ class Topic:
     @contextlib.contextmanager
     def producing(self, count):
         """Until it ends, another thread writes the sequence 1 ..., so many messages at a time."""
-        stop = threading.Event()
-
-        def produce():
+        def produce(stop):
             for first in itertools.count(1, count):
                 if stop.is_set():
                     return
                 self.produce_sequence(count, first=first)
 
-        producer = threading.Thread(target=produce)
-        producer.start()
-        try:
+        with beside(produce):
             yield
-        finally:
-            stop.set()
-            producer.join()
 
     @contextlib.contextmanager
     def transaction(self, commit=True, transactional_id=None, timeout_ms=60000):
